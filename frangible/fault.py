@@ -1,0 +1,125 @@
+"""What a fault is, and how one is found by its kind."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from frangible.errors import FaultError
+
+if TYPE_CHECKING:
+    from frangible.platforms import Platform
+
+__all__ = ["Fault", "FaultRegistry", "JsonValue", "Observation", "Prior", "Target"]
+
+type JsonValue = str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]
+type Prior = dict[str, JsonValue]
+"""What the target was like before the fault: all that a revert needs, as JSON."""
+
+ENTRY_POINTS = "frangible.faults"
+SHIPPED = "frangible.actions"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The one thing that one lease is about, such as node `app-1`."""
+
+    kind: str
+    """`node`, `service` or `middleware`."""
+    name: str
+
+    def __str__(self) -> str:
+        """Render `node app-1`."""
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the platform showed: is the fault (or its absence) real?"""
+
+    real: bool
+    """Whether what was looked for was seen."""
+    detail: str
+    """What was seen, in words for the journal."""
+    measured: float | None = None
+    """A number where the fault has one (achieved utilisation, for instance)."""
+
+
+@runtime_checkable
+class Fault(Protocol):
+    """One kind of failure. A frozen dataclass whose fields are its parameters, with units in their docs.
+
+    A fault composes platform primitives and never calls the operating system itself.
+    `inject` may be interrupted at any point; `revert` is idempotent and works from `prior` alone.
+    """
+
+    kind: ClassVar[str]
+    """Name of the kind, such as `node-loss`; unique, and the module's name with dashes."""
+    version: ClassVar[int]
+    """Version of the `Prior` format that this class writes."""
+    target_kind: ClassVar[str]
+    needs: ClassVar[frozenset[str]]
+    """Names of the platform primitives used; a platform that lacks one is a validation error."""
+    least_proven: ClassVar[float]
+    """Least share of the hold, 0 to 1, in which the fault must be proven real."""
+
+    def capture(self, platform: "Platform", target: Target) -> Prior:
+        """Record the target's state before anything is done; raise `Refused` when it is already faulty."""
+
+    def inject(self, platform: "Platform", target: Target, prior: Prior) -> None:
+        """Do it. Returns when the platform accepted it."""
+
+    def observe(self, platform: "Platform", target: Target, prior: Prior) -> Observation:
+        """Look whether the fault is real now, from the platform and never from the indicators."""
+
+    def revert(self, platform: "Platform", target: Target, prior: Prior) -> None:
+        """Undo what `inject` did and nothing else."""
+
+    def observe_reverted(self, platform: "Platform", target: Target, prior: Prior) -> Observation:
+        """Look whether nothing of the fault is left."""
+
+
+def fault_parameters(fault: Fault) -> dict[str, JsonValue]:
+    """Return the fault's parameters as JSON, for its lease."""
+    return asdict(fault)  # type: ignore[call-overload, no-any-return]
+
+
+class FaultRegistry:
+    """Fault classes by kind: the shipped ones, then entry points of group `frangible.faults`."""
+
+    def load(self, kind: str) -> type[Fault]:
+        """Return the class of `kind`; raise `FaultError` when there is none or it cannot be imported."""
+        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+            return self._checked(kind, entry.load())
+        try:
+            module = importlib.import_module(f"{SHIPPED}.{kind.replace('-', '_')}")
+        except ImportError as error:
+            known = ", ".join(self.kinds())
+            raise FaultError(f"fault {kind!r} cannot be loaded: {error}; known faults: {known}") from error
+        for value in vars(module).values():
+            if isinstance(value, type) and getattr(value, "kind", None) == kind:
+                return self._checked(kind, value)
+        raise FaultError(f"module {module.__name__} has no class whose kind is {kind!r}")
+
+    def build(self, kind: str, parameters: Mapping[str, JsonValue]) -> Fault:
+        """Build the fault of a lease again from its recorded parameters."""
+        try:
+            return self.load(kind)(**parameters)
+        except (TypeError, ValueError) as error:
+            raise FaultError(f"fault {kind!r} does not take {dict(parameters)!r}: {error}") from error
+
+    def kinds(self) -> tuple[str, ...]:
+        """Return every known kind, sorted; nothing is imported but the package of shipped faults."""
+        shipped = importlib.import_module(SHIPPED)
+        names = {m.name.replace("_", "-") for m in pkgutil.iter_modules(shipped.__path__)}
+        return tuple(sorted(names | {entry.name for entry in entry_points(group=ENTRY_POINTS)}))
+
+    @staticmethod
+    def _checked(kind: str, candidate: Any) -> type[Fault]:
+        required = ("capture", "inject", "observe", "revert", "observe_reverted", "needs", "least_proven", "target_kind")
+        missing = [name for name in required if not hasattr(candidate, name)]
+        if missing:
+            raise FaultError(f"fault {kind!r} ({candidate!r}) lacks {', '.join(missing)}; see docs/faults.md")
+        return candidate  # type: ignore[no-any-return]

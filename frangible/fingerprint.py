@@ -1,0 +1,1 @@
+"""What an environment was made of at the time of a run. CONTRACT: capture(environment, platform) -> dict[str, str] (inventory versions + platform.facts(), sorted dotted names); digest(fingerprint) -> str; diff(a, b)."""
