@@ -72,6 +72,4 @@ def open_platform(environment: "Environment") -> Platform:
         return HostsPlatform(environment)
     from frangible.errors import PlatformError
 
-    raise PlatformError(
-        f"environment {environment.name}: platform {environment.platform.kind!r} is not available in this version; use 'hosts'"
-    )
+    raise PlatformError(f"environment {environment.name}: platform {environment.platform.kind!r} is not available in this version; use 'hosts'")

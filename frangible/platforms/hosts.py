@@ -1,0 +1,125 @@
+"""Environments on hosts: nodes behind a power driver, lease copies and lock files through a transport."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frangible.errors import PlatformError
+from frangible.platforms import NodeState
+from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
+from frangible.platforms.transports import LocalTransport, Transport
+
+if TYPE_CHECKING:
+    from frangible.inventory import Environment
+    from frangible.locks import LockStore
+    from frangible.process import ProcessIdentity
+
+__all__ = ["HostsPlatform"]
+
+LEASES = "leases"
+SUFFIX = ".json"
+
+
+class HostsPlatform:
+    """The primitives of one environment whose nodes are hosts (in the lab: supervised process trees)."""
+
+    kind = "hosts"
+
+    def __init__(self, environment: "Environment") -> None:
+        """Choose transport and power driver as the inventory says; nothing is reached yet."""
+        self.environment = environment
+        self.transport = _transport(environment)
+        self.power = _power(environment)
+        self.primitives = frozenset({"power"} if self.power else ())
+
+    def node(self, name: str) -> NodeState:
+        """Look at one node through its power driver."""
+        return self._driver(name).state(name)
+
+    def power_off(self, name: str) -> None:
+        """Take a node away; it stays away."""
+        self._driver(name).off(name)
+
+    def power_on(self, name: str) -> None:
+        """Bring a node back."""
+        self._driver(name).on(name)
+
+    def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
+        """Whether none of these processes is alive; one that ran on another host cannot be seen from here."""
+        for process in processes:
+            if not process.is_local:
+                raise PlatformError(
+                    f"environment {self.environment.name}: process {process.pid} ran on host {process.host}, "
+                    f"which the {self.transport.kind} transport cannot see; ask on that host"
+                )
+        return not any(process.is_alive() for process in processes)
+
+    def put_lease_copy(self, target: str, lease_id: str, text: str) -> None:
+        """Store a copy under `<platform.root>/<target>/leases/`, durable when this returns."""
+        self.transport.write(self._copy(target, lease_id), text)
+
+    def delete_lease_copy(self, target: str, lease_id: str) -> None:
+        """Remove a copy; missing is fine."""
+        self.transport.delete(self._copy(target, lease_id))
+
+    def lease_copies(self) -> Mapping[str, str]:
+        """Return every copy under `platform.root`, also of targets that the inventory has forgotten since.
+
+        Environments that were given the same root see each other's copies; a lease says whose it is.
+        """
+        copies = {}
+        for target in self.transport.entries(self._root):
+            folder = self._root / target / LEASES
+            for name in self.transport.entries(folder):
+                text = self.transport.read(folder / name) if name.endswith(SUFFIX) else None
+                if text is not None:  # None: reverted and deleted since the folder was listed
+                    copies[name.removesuffix(SUFFIX)] = text
+        return copies
+
+    def locks(self) -> "LockStore":
+        """Return the lock files of every environment on this host."""
+        from frangible.locks import FileLockStore
+
+        return FileLockStore(self.environment.platform.locks)
+
+    def facts(self) -> Mapping[str, str]:
+        """Return what the transport sees of the host, and the middleware that the inventory declares."""
+        declared = {f"middleware.{package.name}.version": str(package.version) for package in self.environment.middleware}
+        return dict(sorted({**self.transport.facts(), **declared}.items()))
+
+    @property
+    def _root(self) -> Path:
+        return self.environment.platform.root
+
+    def _copy(self, target: str, lease_id: str) -> Path:
+        for part in (target, lease_id):
+            if not part or part.startswith(".") or "/" in part or "\0" in part:
+                raise PlatformError(f"environment {self.environment.name}: {part!r} cannot name a lease copy: expected a plain file name")
+        return self._root / target / LEASES / f"{lease_id}{SUFFIX}"
+
+    def _driver(self, name: str) -> PowerDriver:
+        names = [node.name for node in self.environment.nodes]
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names)) or 'no nodes'}"
+            raise PlatformError(f"environment {self.environment.name} has no node {name!r}: {hint}")
+        if self.power is None:
+            raise PlatformError(f"environment {self.environment.name}: node {name!r} cannot be switched: declare `platform.power` in the inventory")
+        return self.power
+
+
+def _transport(environment: "Environment") -> Transport:
+    transport = environment.platform.transport
+    if transport == "local":
+        return LocalTransport()
+    raise PlatformError(f"environment {environment.name}: transport {transport!r} is not available in this version; use 'local'")
+
+
+def _power(environment: "Environment") -> PowerDriver | None:
+    settings = environment.platform.power
+    if settings is None:
+        return None
+    if settings.driver == "rack":
+        return RackDriver(environment.name, settings.socket)
+    return CommandDriver(environment.name, tuple(settings.on), tuple(settings.off), tuple(settings.state))
