@@ -1,0 +1,80 @@
+"""JSON lines over a socket pair: how the two processes of a run, and whoever started it, talk.
+
+The end of the stream is itself a message: the other side is gone. It is noticed in milliseconds, also after `kill -9`.
+"""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from frangible.errors import FrangibleError
+
+__all__ = ["Channel", "ChannelClosed", "Message"]
+
+type Message = dict[str, Any]
+"""One JSON object. Its `type` says which of the others it has: see `frangible.admission` and `frangible.supervisor`."""
+
+CHUNK = 65536
+
+
+class ChannelClosed(FrangibleError):
+    """The process at the other end is gone."""
+
+
+class Channel:
+    """One end of a socket pair. `send` may be called from any thread, `messages` from one."""
+
+    def __init__(self, endpoint: socket.socket) -> None:
+        """Take over a connected stream socket."""
+        self._socket = endpoint
+        self._sending = threading.Lock()
+
+    @classmethod
+    def pair(cls) -> "tuple[Channel, Channel]":
+        """Return two connected ends, neither of which child processes inherit."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        return cls(left), cls(right)
+
+    @classmethod
+    def inherited(cls, descriptor: int) -> "Channel":
+        """Take over an end that was passed to this process as an open file descriptor."""
+        endpoint = socket.socket(fileno=descriptor)
+        endpoint.set_inheritable(False)
+        return cls(endpoint)
+
+    def fileno(self) -> int:
+        """Return the file descriptor, to be passed to a child process."""
+        return self._socket.fileno()
+
+    def send(self, message: Message) -> None:
+        """Send one message; raise `ChannelClosed` when nobody is there any more."""
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        try:
+            with self._sending:
+                self._socket.sendall(data)
+        except OSError as error:
+            raise ChannelClosed(f"the process at the other end of the channel is gone: {error}") from error
+
+    def messages(self) -> Iterator[Message]:
+        """Yield messages until the other end is gone."""
+        pending = b""
+        while True:
+            try:
+                chunk = self._socket.recv(CHUNK)
+            except OSError:
+                return
+            if not chunk:
+                return
+            *lines, pending = (pending + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+    def close(self) -> None:
+        """Close this end; the other one sees the end of the stream."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other end may have closed first
+            pass
+        self._socket.close()

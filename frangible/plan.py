@@ -1,0 +1,124 @@
+"""What a run is: everything resolved before anything starts, in one file of the run's folder."""
+
+import getpass
+import json
+import os
+import secrets
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frangible.errors import FrangibleError
+
+if TYPE_CHECKING:
+    from frangible.experiment import Windows
+    from frangible.hypothesis import Hypothesis
+    from frangible.inventory import Environment
+
+__all__ = ["Plan", "new_run_id"]
+
+FORMAT = 1
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """Return a run id that sorts by time, such as `20261123-2351-07-3fa9`."""
+    moment = now or datetime.now(UTC)
+    return f"{moment:%Y%m%d-%H%M-%S}-{secrets.token_hex(2)}"
+
+
+def actor() -> str:
+    """Return who starts the run, `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of one experiment on one environment. `document` and the models are kept as JSON, parsed when asked for."""
+
+    run_id: str
+    folder: Path
+    home: Path
+    journal_url: str
+    ledger_url: str
+    experiment_path: str
+    experiment: str
+    """Short name, the file's stem."""
+    title: str
+    digest: str
+    injects: bool
+    """Whether the method has an action that injects a fault."""
+    has_control: bool
+    longest_hold: float
+    """Seconds: the sum of all holds, for the deadline."""
+    actor: str
+    note: str
+    ticket: str
+    keys: tuple[str, ...]
+    environment_json: str
+    hypotheses_json: str
+    windows_json: str
+
+    @cached_property
+    def environment(self) -> "Environment":
+        """The environment as it was when the run was planned."""
+        from frangible.inventory import Environment
+
+        return Environment.model_validate_json(self.environment_json)
+
+    @cached_property
+    def hypotheses(self) -> "tuple[Hypothesis, ...]":
+        """The hypotheses that the experiment names."""
+        from frangible.hypothesis import Hypothesis
+
+        return tuple(Hypothesis.model_validate(item) for item in json.loads(self.hypotheses_json))
+
+    @cached_property
+    def windows(self) -> "Windows":
+        """Lengths of the run's windows."""
+        from frangible.experiment import Windows
+
+        return Windows.model_validate_json(self.windows_json)
+
+    @property
+    def document_path(self) -> Path:
+        """The experiment as it was when the run was planned, JSON."""
+        return self.folder / "experiment.json"
+
+    @property
+    def events_path(self) -> Path:
+        """Events, one JSON object a line."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def record_path(self) -> Path:
+        """Where the record goes when the journal cannot be written."""
+        return self.folder / "record.json"
+
+    def save(self) -> Path:
+        """Write `plan.json` into the run's folder and return its path."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data: dict[str, Any] = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
+        data |= {"folder": str(self.folder), "home": str(self.home), "keys": list(self.keys), "format": FORMAT}
+        path = self.folder / "plan.json"
+        path.write_text(json.dumps(data, indent=1))
+        return path
+
+    @classmethod
+    def load(cls, folder: Path) -> "Plan":
+        """Read the plan of a run's folder; raise `FrangibleError` when it is not one."""
+        path = folder / "plan.json"
+        try:
+            data = json.loads(path.read_text())
+            if data.pop("format") != FORMAT:
+                raise FrangibleError(f"{path}: written by another version of frangible; run the experiment again")
+            data |= {"folder": Path(data["folder"]), "home": Path(data["home"]), "keys": tuple(data["keys"])}
+            return cls(**data)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FrangibleError(f"{path}: expected the plan of a run, found something else: {error}") from error
