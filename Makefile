@@ -1,0 +1,43 @@
+# Everything sets itself up in .cache/ on first use; a second call starts at once. See docs/development.md.
+VENV := .cache/venv
+export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
+
+.DEFAULT_GOAL := help
+.PHONY: help setup prometheus demo test lint format typecheck unit lab constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .cache/venv with the project, its extras and the tools
+	@ci/setup
+
+prometheus: ## make .cache/prometheus/ with a real Prometheus
+	@ci/prometheus
+
+demo: setup prometheus ## lab up, one fault on two environments, both verdicts, lab down
+	@$(VENV)/bin/frangible demo
+
+test: setup prometheus ## all checks and tests, as CI runs them
+	@$(VENV)/bin/python ci/check.py
+
+lint: setup ## ruff: format and rules
+	@$(VENV)/bin/python ci/check.py format lint
+
+format: setup ## let ruff rewrite what it can
+	@$(VENV)/bin/ruff format
+	@$(VENV)/bin/ruff check --fix
+
+typecheck: setup ## mypy --strict over the project and its tests
+	@ci/typecheck
+
+unit: setup prometheus ## unit and property tests only
+	@$(VENV)/bin/python -m pytest -q -n 2 -m "not lab"
+
+lab: setup prometheus ## tests that need the embedded lab only
+	@$(VENV)/bin/python -m pytest -q -m lab
+
+constraints: setup ## resolve the dependencies anew into ci/constraints.txt
+	@ci/constrain --upgrade
+
+clean: ## remove everything that make made
+	rm -rf .cache .typing .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build *.egg-info
