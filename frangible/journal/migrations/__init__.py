@@ -1,0 +1,1 @@
+"""Alembic scripts of the journal, shipped in the wheel; `Database.open` runs them."""

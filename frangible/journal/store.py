@@ -1,0 +1,159 @@
+"""The journal's database: SQLite by default, PostgreSQL by URL, the same statements on both."""
+
+import difflib
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Connection, delete, insert, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, IntegrityError
+
+from frangible.database import Database, Schema
+from frangible.errors import JournalError, UsageError
+from frangible.journal import models
+from frangible.journal.record import RunRecord, record_from_json, record_to_json
+from frangible.journal.rows import CHILDREN, content_of, fingerprint_row, load, rows_of, run_row
+
+__all__ = ["SCHEMA", "Journal", "RunRecord", "record_from_json", "record_to_json"]
+
+SCHEMA = Schema(
+    what="journal",
+    variable="FRANGIBLE_JOURNAL",
+    error=JournalError,
+    migrations=Path(__file__).parent / "migrations",
+    head="0001",
+    if_damaged="restore a copy, or move it away and a new one is begun",
+)
+AFTER_EVERY_ID = "\U0010ffff"
+"""Sorts behind whatever may follow a prefix."""
+NEAR = 500
+"""How many of the newest runs are searched for one with a similar id."""
+
+
+class Journal:
+    """Runs that started and what became of them. Safe to use from several threads and beside other processes.
+
+    Whatever the database says no to becomes `JournalError`, which names the database and what to do.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Use `open` instead."""
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str) -> "Journal":
+        """Connect, make the file and its folder if need be, and bring the schema to its head."""
+        _make_folder(url)
+        return cls(Database.open(url, SCHEMA))
+
+    def start(self, record: RunRecord) -> None:
+        """Write the row of a run that is about to begin; durable when this returns."""
+        with self._database.writing() as connection:
+            if _final_content(connection, record.id) is not None:
+                raise JournalError(f"journal {self._database.location}: run {record.id} is there already; start the run again for a new id")
+            self._write(connection, record)
+
+    def finish(self, record: RunRecord) -> None:
+        """Write the final record, all of it or nothing, whether or not its start was written.
+
+        The first final record stays. The same one again changes nothing; another one raises `JournalError`.
+        """
+        if record.state != "finished" or record.ended_at is None or record.outcome is None:
+            raise JournalError(f"run {record.id}: a final record needs state 'finished', `ended_at` and `outcome`")
+        try:
+            self._finish(record)
+        except JournalError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            self._finish(record)  # somebody else inserted the run meanwhile: now it can be compared
+
+    def get(self, run_id: str) -> RunRecord:
+        """Return one run by its id or the unique beginning of it; `UsageError` says what else there is."""
+        column = models.runs.c.id
+        with self._database.reading() as connection:
+            exact = load(connection, column == run_id, artifacts=True)
+            if exact:
+                return exact[0]
+            within = select(column).where(column >= run_id, column < run_id + AFTER_EVERY_ID).order_by(column.desc()).limit(4)
+            ids = connection.execute(within).scalars().all() if run_id else []
+            if len(ids) == 1:
+                return load(connection, column == ids[0], artifacts=True)[0]
+            if ids:
+                raise UsageError(f"run {run_id!r} is ambiguous: {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}; give more of the id")
+            raise UsageError(f"no run {run_id!r} in journal {self._database.location}: {_nearest(connection, run_id)}")
+
+    def runs(self, environment: str | None = None, experiment: str | None = None, outcome: str | None = None, limit: int | None = 50) -> tuple[RunRecord, ...]:
+        """Return runs, newest first, without `chaos_journal` and `series`: `get` has those. No limit: `None`."""
+        asked = {"environment": environment, "experiment": experiment, "outcome": outcome}
+        conditions = [models.runs.c[name] == value for name, value in asked.items() if value is not None]
+        with self._database.reading() as connection:
+            return load(connection, *conditions, limit=limit)
+
+    def orphans(self) -> tuple[RunRecord, ...]:
+        """Return every run that started and has no final record; whether its supervisor lives is the caller's question."""
+        with self._database.reading() as connection:
+            return load(connection, models.runs.c.state == "started")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        """Return the journal itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it."""
+        self.close()
+
+    def _finish(self, record: RunRecord) -> None:
+        with self._database.writing() as connection:
+            there = _final_content(connection, record.id)
+            if there == content_of(record):
+                return
+            if there:
+                raise JournalError(
+                    f"journal {self._database.location}: run {record.id} has another final record already, which stays; "
+                    f"`frangible journal show {record.id}` shows it"
+                )
+            for table in CHILDREN:
+                connection.execute(delete(table).where(table.c.run_id == record.id))
+            connection.execute(delete(models.runs).where(models.runs.c.id == record.id))
+            self._write(connection, record)
+
+    def _write(self, connection: Connection, record: RunRecord) -> None:
+        dialect = postgresql if self._database.is_postgresql else sqlite
+        connection.execute(dialect.insert(models.fingerprints).values(fingerprint_row(record)).on_conflict_do_nothing())
+        connection.execute(insert(models.runs).values(run_row(record)))
+        for table, rows in rows_of(record).items():
+            if rows:
+                connection.execute(insert(table), rows)
+
+
+def _final_content(connection: Connection, run_id: str) -> str | None:
+    """Return the digest of a run's final record, empty while it has none, None when there is no such run; locks its row."""
+    runs = models.runs
+    row = connection.execute(select(runs.c.content).where(runs.c.id == run_id).with_for_update()).one_or_none()
+    return None if row is None else row.content or ""
+
+
+def _nearest(connection: Connection, run_id: str) -> str:
+    runs = models.runs
+    newest = connection.execute(select(runs.c.id).order_by(runs.c.started_at.desc()).limit(NEAR)).scalars().all()
+    near = difflib.get_close_matches(run_id, newest, n=1) or newest[:1]
+    return f"the nearest is {near[0]}" if near else "it is empty"
+
+
+def _make_folder(url: str) -> None:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return  # `Database.open` explains what a URL looks like
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return
+    folder = Path(parsed.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise JournalError(f"journal {parsed.database}: cannot make its folder: {error.strerror}; name another with {SCHEMA.variable}") from error
