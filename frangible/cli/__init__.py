@@ -7,10 +7,10 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command that `sys.argv` names and return its exit code; the entry point of `frangible`."""
-    from frangible.cli.group import root
+    from frangible.cli.group import app
 
     try:
-        root().main(prog_name="frangible")
+        app(prog_name="frangible")
     except SystemExit as end:
         if isinstance(end.code, int):
             return end.code

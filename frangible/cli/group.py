@@ -1,15 +1,16 @@
 """The root command: knows every command's name and one-line help, and imports a command only when it is used."""
 
 import importlib
-from collections.abc import Callable, Iterator, MutableMapping
-from typing import Annotated, Any
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Annotated, Protocol
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from frangible.cli.reporting import reporting
 
-__all__ = ["COMMANDS", "new_app", "root"]
+__all__ = ["COMMANDS", "app", "new_app"]
 
 COMMANDS = {
     "run": "Run one experiment on one environment and judge it.",
@@ -36,19 +37,32 @@ Exit codes of `run`: 0 held, 1 deviated, 3 inconclusive, 4 refused, 2 usage, 70 
 """
 
 
-def new_app(**settings: Any) -> typer.Typer:
+type Command = TyperCommand | TyperGroup
+
+
+class Formatter(Protocol):
+    """What a help formatter offers."""
+
+    def section(self, name: str) -> AbstractContextManager[None]:
+        """Indent under a heading."""
+
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Write a list of names and what they mean."""
+
+
+def new_app(help: str | None = None) -> typer.Typer:  # noqa: A002 - typer's own word
     """Return an empty command module; help stays plain text, so that rich is not imported for it."""
-    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, **settings)
+    return typer.Typer(help=help, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=help is not None)
 
 
-class LazyCommands(MutableMapping[str, Any]):
+class LazyCommands(MutableMapping[str, Command]):
     """Commands by name, each imported when it is asked for."""
 
     def __init__(self) -> None:
         """Import nothing yet."""
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, Command] = {}
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Command:
         """Import `frangible.cli.NAME` and return its command."""
         if name not in COMMANDS:
             raise KeyError(name)
@@ -56,10 +70,10 @@ class LazyCommands(MutableMapping[str, Any]):
             module = importlib.import_module(f"frangible.cli.{name}")
             command = typer.main.get_command(module.app)
             command.name = name
-            self._loaded[name] = command
+            self._loaded[name] = command  # type: ignore[assignment]
         return self._loaded[name]
 
-    def __setitem__(self, name: str, command: Any) -> None:
+    def __setitem__(self, name: str, command: Command) -> None:
         """Put a command that somebody has built."""
         self._loaded[name] = command
 
@@ -79,21 +93,21 @@ class LazyCommands(MutableMapping[str, Any]):
 class LazyGroup(TyperGroup):
     """The root group. Its `invoke` is the one place where errors become messages and exit codes."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, name: str | None = None, **settings: object) -> None:
         """Take typer's settings and put the lazy commands in."""
-        super().__init__(**settings)
-        self.commands = LazyCommands()
+        super().__init__(name=name, **settings)  # type: ignore[arg-type]
+        self.commands = LazyCommands()  # type: ignore[assignment]
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - the same for every call
         """Return the names in the order of the table, not of the alphabet."""
         return list(self.commands)
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: object, formatter: Formatter) -> None:  # noqa: ARG002
         """Write the table of commands without importing one of them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run the command; errors of ours and of nobody's end as a message and an exit code."""
         with reporting():
             return super().invoke(ctx)
@@ -107,15 +121,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _root(
+app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, epilog=EPILOG)
+
+
+@app.callback()
+def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
 ) -> None:
     """Find out which environments are fragile, to what, and since which change."""
-
-
-def root() -> Any:
-    """Build the root command."""
-    app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, epilog=EPILOG)
-    decorate: Callable[[Callable[..., None]], Callable[..., None]] = app.callback()
-    decorate(_root)
-    return typer.main.get_command(app)

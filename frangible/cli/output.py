@@ -4,24 +4,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import typer
 
 __all__ = ["columns", "json_document", "moment", "print_json", "span"]
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one JSON document on stdout."""
     typer.echo(json_document(value))
 
 
-def json_document(value: Any) -> str:
+def json_document(value: object) -> str:
     """Render strict JSON: numbers that JSON does not have (NaN, infinities) become null."""
     return json.dumps(_strict(value), indent=2, allow_nan=False)
 
 
-def _strict(value: Any) -> Any:
+def _strict(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -31,7 +31,7 @@ def reporting() -> Iterator[None]:
     except FrangibleError as error:
         _tell(error)
         raise typer.Exit(error.exit_code) from error
-    except Exception as error:  # noqa: BLE001 - the boundary to the user
+    except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of a pipe has seen enough
             raise
         _tell_unexpected(error)
