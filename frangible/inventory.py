@@ -1,21 +1,37 @@
-"""What the organisation's environments are: models of the inventory files, loading, inheritance, selection."""
+"""The inventory: every environment of the organisation, loaded from YAML, with inheritance, selection and resource keys."""
 
 import os
-import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from types import MappingProxyType
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, ValidationError
 
-from frangible.durations import Positive
-from frangible.errors import UsageError
-from frangible.template import check_label
-from frangible.yamlfile import Declared
+from frangible.environment import (
+    Basic,
+    Environment,
+    Limits,
+    Middleware,
+    Node,
+    Owner,
+    PlatformSettings,
+    PowerSettings,
+    PrometheusSettings,
+    Secret,
+    Service,
+)
+from frangible.errors import InventoryError, Problem, UsageError
+from frangible.home import Home
+from frangible.yamlfile import Declared, Document, Loc, details, nearest, problem_of, read_document, yaml_files
 
 __all__ = [
     "Basic",
     "Environment",
+    "Inventory",
     "Limits",
     "Middleware",
     "Node",
@@ -24,224 +40,303 @@ __all__ = [
     "PowerSettings",
     "PrometheusSettings",
     "Secret",
+    "Selection",
     "Service",
+    "find_inventory",
+    "load_inventory",
 ]
 
-
-def _beside_the_file(value: Path, info: ValidationInfo) -> Path:
-    """Relative paths of a file are relative to that file."""
-    base = info.context.get("base") if info.context else None
-    return (base / value.expanduser()).absolute() if base is not None else value
-
-
-def _labels(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        check_label(name, text)
-    return value
+FILE_NAME = "frangible-inventory.yaml"
+HIDDEN = frozenset({"prometheus"})
+"""Keys below which a file's values are never shown: somebody may have put a secret in the wrong place."""
+OWN = frozenset({"name", "parent"})
+"""Keys that no child inherits."""
 
 
-def _address(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
-        raise ValueError("expected an address that begins with http:// or https:// and has no query")
-    if "@" in value.split("/")[2]:
-        raise ValueError("expected an address without user and password; use `basic` with a `file` or `variable`")
-    return value.rstrip("/")
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which environments are meant; everything that is given must match."""
+
+    names: tuple[str, ...] = ()
+    """Names or globs (`ny-*`); any of them may match."""
+    region: str = ""
+    parent: str = ""
+    """Everything below this environment, at any depth."""
+    owner: str = ""
+    """The owning team."""
+    tier: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-type FilePath = Annotated[Path, AfterValidator(_beside_the_file)]
-type Address = Annotated[str, AfterValidator(_address)]
-type Labels = Annotated[dict[str, str], AfterValidator(_labels)]
-type Exchange = Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$", description="market identifier code (ISO 10383)")]
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Every environment by name, inheritance applied."""
 
-CONFIDENTIAL = re.compile(r"authori[sz]ation|cookie|token|key|secret|password|credential", re.IGNORECASE)
-"""Header names whose values must not stand in a file."""
+    path: Path
+    environments: Mapping[str, Environment]
+
+    def get(self, name: str) -> Environment:
+        """Return one environment; raise `UsageError` with the nearest name when there is none."""
+        if name not in self.environments:
+            raise UsageError(f"the inventory {self.path} has no environment {name!r}; {nearest(name, self.environments) or 'it is empty'}")
+        return self.environments[name]
+
+    def select(self, selection: Selection) -> tuple[Environment, ...]:
+        """Return what matches, sorted by name; a plain name or a parent that does not exist raises `UsageError`."""
+        for name in (*selection.names, selection.parent):
+            if name and not any(character in name for character in "*?["):
+                self.get(name)
+        return tuple(self.environments[name] for name in sorted(self.environments) if self._matches(self.environments[name], selection))
+
+    def _matches(self, environment: Environment, wanted: Selection) -> bool:
+        return (
+            (not wanted.names or any(fnmatchcase(environment.name, pattern) for pattern in wanted.names))
+            and wanted.region in ("", environment.region)
+            and wanted.owner in ("", environment.owner.team)
+            and wanted.tier in ("", environment.tier)
+            and (not wanted.parent or any(fnmatchcase(name, wanted.parent) for name in self.ancestors(environment.name)))
+            and all(environment.labels.get(name) == value for name, value in wanted.labels.items())
+        )
+
+    def ancestors(self, name: str) -> tuple[str, ...]:
+        """Return the names above an environment, nearest first."""
+        found: list[str] = []
+        parent = self.get(name).parent
+        while parent is not None:
+            found.append(parent)
+            parent = self.get(parent).parent
+        return tuple(found)
+
+    def descendants(self, name: str) -> tuple[str, ...]:
+        """Return the names below an environment, sorted."""
+        self.get(name)
+        return tuple(sorted(other for other in self.environments if name in self.ancestors(other)))
+
+    def resource_keys(self, name: str) -> tuple[str, ...]:
+        """Return the keys that a run on an environment holds, sorted, so that everybody takes them in the same order.
+
+        Its own, its ancestors' and its descendants' `environment:NAME`, and `shared:KEY` for what it and its descendants share.
+        """
+        below = (name, *self.descendants(name))
+        shared = {f"shared:{key}" for each in below for key in self.environments[each].shares}
+        return tuple(sorted({f"environment:{each}" for each in (*below, *self.ancestors(name))} | shared))
 
 
-class Secret(Declared):
-    """Where a secret is: a file or an environment variable. The value is read when it is needed and never kept."""
+def find_inventory(explicit: Path | None, home: Home) -> Path:
+    """Return the inventory to use: the flag, `FRANGIBLE_INVENTORY`, the nearest `frangible-inventory.yaml` upwards, the lab's.
 
-    file: FilePath | None = Field(default=None, description="file that holds the secret; surrounding white space is dropped")
-    variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the secret")
+    Raises `UsageError` when there is none, or when the one that was asked for does not exist.
+    """
+    asked = explicit or (Path(named) if (named := os.environ.get("FRANGIBLE_INVENTORY")) else None)
+    if asked is not None:
+        if not asked.exists():
+            source = "--inventory" if explicit else "FRANGIBLE_INVENTORY"
+            raise UsageError(f"{source} names {asked}, which does not exist; give a YAML file or a folder of them")
+        return asked
+    here = Path.cwd()
+    for candidate in (*(folder / FILE_NAME for folder in (here, *here.parents)), home.lab / "inventory.yaml"):
+        if candidate.exists():
+            return candidate
+    raise UsageError(
+        f"no inventory found: looked for {FILE_NAME} in {here} and above, and for a lab in {home.lab}; "
+        "give --inventory, set FRANGIBLE_INVENTORY, or start the lab with `frangible lab up`"
+    )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_literal(cls, value: object) -> object:
-        if isinstance(value, Secret):
-            return value
-        if not isinstance(value, dict):
-            raise ValueError("expected {file: PATH} or {variable: NAME}, found the value itself (not shown)")  # noqa: TRY004 pydantic reports ValueError
-        return value
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.file is None) == (self.variable is None):
-            raise ValueError("expected either `file` or `variable`, found both or neither")
-        return self
+def load_inventory(path: Path) -> Inventory:
+    """Load one YAML file, or a folder of them as one inventory; raise `InventoryError` with all problems of all files."""
+    entries, problems = _read(path)
+    by_name: dict[str, _Entry] = {}
+    for entry in entries:
+        first = by_name.setdefault(entry.name, entry)
+        if entry.name and first is not entry:
+            place = f"{first.document.file}:{first.document.line(first.loc)}"
+            problems.append(entry.problem(("name",), f"the environment {entry.name!r} is already declared at {place}"))
+    environments: dict[str, Environment] = {}
+    for entry in entries:
+        problems.extend(_parent_problems(entry, by_name))
+        merged = _merge(entry, by_name)
+        environment = merged.environment(problems)
+        problems.extend(_placement_problems(merged))
+        if environment is not None:
+            environments[environment.name] = environment
+    if problems:
+        raise InventoryError(tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.file, p.line or 0))))
+    return Inventory(path, MappingProxyType(dict(sorted(environments.items()))))
 
-    def reveal(self) -> str:
-        """Read the secret now; raise `UsageError` when it is not there."""
-        if self.variable is not None:
-            return self._checked(os.environ.get(self.variable, ""), f"environment variable {self.variable}")
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One item of an `environments:` list as it stands in its file."""
+
+    document: Document
+    loc: Loc
+    raw: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        name = self.raw.get("name")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def parent(self) -> str:
+        parent = self.raw.get("parent")
+        return parent if isinstance(parent, str) else ""
+
+    def problem(self, loc: Loc, message: str, hint: str = "") -> Problem:
+        return self.document.problem((*self.loc, *loc), message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class _Merged:
+    """An entry with what it inherits, and which entry each value comes from."""
+
+    entry: _Entry
+    values: Mapping[str, object]
+    sources: Mapping[Loc, _Entry]
+    complete: bool
+    """False when an ancestor is missing: then nothing can be said about what is not there."""
+
+    def source(self, loc: Loc) -> _Entry:
+        return self.sources.get(loc[:2]) or self.sources.get(loc[:1]) or self.entry
+
+    def problem(self, loc: Loc, message: str, hint: str = "") -> Problem:
+        return self.source(loc).problem(loc, message, hint)
+
+    def environment(self, problems: list[Problem]) -> Environment | None:
+        """Build the environment, or add to `problems` what prevents it."""
+        base = Path(self.entry.document.file).parent
         try:
-            text = self._path().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the secret file {self.file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
-        return self._checked(text, f"secret file {self.file}")
-
-    def _path(self) -> Path:
-        if self.file is None:
-            raise UsageError("this secret names no file")
-        return self.file
-
-    @staticmethod
-    def _checked(text: str, source: str) -> str:
-        value = text.strip()
-        if not value:
-            raise UsageError(f"the {source} should hold a secret and is missing or empty")
-        if any(character in value for character in "\r\n\0"):
-            raise UsageError(f"the {source} should hold a secret of one line and holds several")
-        return value
+            return Environment.model_validate(self.values, by_alias=True, by_name=False, context={"file": True, "base": base})
+        except ValidationError as error:
+            for detail in details(error):
+                if detail["type"] == "missing" and len(detail["loc"]) == 1 and not self.complete:
+                    continue
+                source = self.source(detail["loc"])
+                problems.append(problem_of(detail, source.document, Environment, source.loc, HIDDEN))
+        return None
 
 
-class Basic(Declared):
-    """HTTP basic authentication."""
-
-    user: str
-    password: Secret
-
-
-class Owner(Declared):
-    """Who answers for an environment."""
-
-    team: str = Field(min_length=1)
-    contact: str = Field(default="", description="address, channel or pager of the team")
-
-
-class Node(Declared):
-    """One machine, virtual or not, that can be lost as a whole."""
-
-    name: Name
-    roles: tuple[Name, ...] = Field(default=(), description="what the node does; experiments choose targets by role")
-    cpus: float | None = Field(default=None, gt=0, description="CPUs that the node may use")
+def _read(path: Path) -> tuple[list[_Entry], list[Problem]]:
+    entries: list[_Entry] = []
+    problems: list[Problem] = []
+    for file in yaml_files(path, InventoryError):
+        try:
+            document = read_document(file, InventoryError)
+        except InventoryError as error:
+            problems.extend(error.problems)
+            continue
+        problems.extend(_shape_problems(document))
+        listed = document.data.get("environments") if isinstance(document.data, dict) else None
+        for index, raw in enumerate(listed if isinstance(listed, list) else ()):
+            if isinstance(raw, dict):
+                entries.append(_Entry(document, ("environments", index), raw))
+            else:
+                problems.append(document.problem(("environments", index), "expected a mapping that begins with `name`, found something else"))
+    return entries, problems
 
 
-class Service(Declared):
-    """One of the firm's own services."""
-
-    name: Name
-    version: str = ""
-    role: Name | None = Field(default=None, description="runs on every node of this role")
-    nodes: tuple[Name, ...] = Field(default=(), description="runs on these nodes")
-
-
-class Middleware(Declared):
-    """One package that services stand on: a broker, a database."""
-
-    name: Name
-    version: str = Field(default="", description="text; write 2.10 in quotes")
-    nodes: tuple[Name, ...] = ()
+def _shape_problems(document: Document) -> Iterator[Problem]:
+    if not isinstance(document.data, dict) or not isinstance(document.data.get("environments"), list) or not document.data["environments"]:
+        yield document.problem((), "expected `environments:` with a list of at least one environment, found something else")
+    if isinstance(document.data, dict):
+        for key in document.data:
+            if key != "environments":
+                yield document.problem((key,), f"unknown key `{key}`", nearest(str(key), ("environments",)))
 
 
-class Limits(Declared):
-    """How much of an environment one run may take away at once (the blast radius)."""
-
-    nodes_at_once: int = Field(default=1, ge=0)
-    share_of_role: float = Field(default=0.5, ge=0, le=1, description="of the nodes of one role")
-
-
-class PowerSettings(Declared):
-    """How nodes are powered off and on."""
-
-    driver: Literal["rack", "command"]
-    socket: FilePath = Field(default=Path(), description="rack: its Unix socket")
-    on: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} on")
-    off: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} off")
-    state: tuple[str, ...] = Field(default=(), description="command: argument list that prints the state of {node}")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        given = self.model_fields_set - {"driver"}
-        wanted = {"socket"} if self.driver == "rack" else {"on", "off", "state"}
-        if given != wanted:
-            listed = ", ".join(f"`{name}`" for name in sorted(wanted))
-            raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
-        for name in sorted(wanted - {"socket"}):
-            command: tuple[str, ...] = getattr(self, name)
-            if not any("{node}" in argument for argument in command):
-                raise ValueError(f"expected `{{node}}` in an argument of `{name}`; else every node would be meant")
-        return self
+def _parent_problems(entry: _Entry, by_name: Mapping[str, _Entry]) -> Iterator[Problem]:
+    if entry.parent and entry.parent not in by_name:
+        yield entry.problem(("parent",), f"no environment is called {entry.parent!r}", nearest(entry.parent, by_name.keys() - {"", entry.name}))
+    chain, _ = _chain(entry, by_name)
+    last = chain[-1]
+    if last.parent == entry.name and entry.name:
+        circle = " → ".join([*(each.name for each in chain), entry.name])
+        yield entry.problem(("parent",), f"the parents form a circle: {circle}", "remove one `parent`")
 
 
-class PlatformSettings(Declared):
-    """How nodes and services of an environment are reached."""
-
-    kind: Literal["hosts", "kubernetes"]
-    transport: Literal["local"] = "local"
-    root: FilePath = Field(default=Path(), description="hosts: folder on the target that holds lease copies, one folder a node")
-    locks: FilePath = Field(default=Path(), description="hosts: folder that holds the lock files of every environment there")
-    power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        missing = sorted({"root", "locks"} - self.model_fields_set) if self.kind == "hosts" else []
-        if missing:
-            raise ValueError(f"expected {' and '.join(f'`{name}`' for name in missing)} for the platform 'hosts'")
-        return self
+def _chain(entry: _Entry, by_name: Mapping[str, _Entry]) -> tuple[list[_Entry], bool]:
+    """Return the entry and those above it, and whether that goes up to one without parent."""
+    chain, seen = [entry], {entry.name}
+    while chain[-1].parent:
+        above = by_name.get(chain[-1].parent)
+        if above is None or above.name in seen:
+            return chain, False
+        chain.append(above)
+        seen.add(above.name)
+    return chain, True
 
 
-class PrometheusSettings(Declared):
-    """Where an environment's indicators are read."""
-
-    url: Address
-    ca_file: FilePath | None = Field(default=None, description="certificates to trust instead of the system's")
-    bearer: Secret | None = Field(default=None, description="bearer token")
-    basic: Basic | None = None
-    headers: dict[str, str] = Field(default_factory=dict, description="headers of each request, such as a tenant's X-Scope-OrgID; nothing confidential")
-    secret_headers: dict[str, Secret] = Field(default_factory=dict, description="headers of each request whose values are secrets")
-    proxy: Address | None = None
-    timeout: Positive = Field(default=5.0, description="deadline of one request")
-    runs_on: str = Field(default="outside", description="`outside`, or the node that Prometheus runs on")
-
-    @model_validator(mode="after")
-    def _one_authentication(self) -> Self:
-        if self.bearer is not None and self.basic is not None:
-            raise ValueError("expected `bearer` or `basic`, found both")
-        return self
-
-    @field_validator("headers")
-    @classmethod
-    def _public(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            if CONFIDENTIAL.search(name):
-                raise ValueError(f"the header {name!r} is confidential: put it under `secret-headers` with a `file` or `variable`")
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", value):
-                raise ValueError(f"the header {name!r} cannot be sent: its name or value has characters that HTTP does not allow")
-        return headers
+def _merge(entry: _Entry, by_name: Mapping[str, _Entry]) -> _Merged:
+    """Apply inheritance: the nearest value of each key counts; labels are merged one by one."""
+    chain, complete = _chain(entry, by_name)
+    values: dict[str, object] = {}
+    sources: dict[Loc, _Entry] = {}
+    for each in reversed(chain):
+        for key, value in each.raw.items():
+            if key in OWN and each is not entry:
+                continue
+            inherited = values.get(key)
+            if key == "labels" and isinstance(value, dict) and isinstance(inherited, dict):
+                values[key] = inherited | value
+                sources |= {(key, label): each for label in value}
+            else:
+                values[key] = value
+                sources |= {(key, label): each for label in value} if key == "labels" and isinstance(value, dict) else {}
+            sources[(key,)] = each
+    return _Merged(entry, values, sources, complete)
 
 
-def _texts(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+class _Item(Declared):
+    """What the placement checks need of a node, a service or a package."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    roles: tuple[str, ...] = ()
+    role: str | None = None
+    nodes: tuple[str, ...] = ()
 
 
-class Environment(Declared):
-    """The unit that is judged: one parent or child cluster. Inheritance is already applied."""
+def _items(merged: _Merged, kind: str) -> dict[int, _Item]:
+    """Return the items of a list that can be read, by index: placement is checked even when the rest of an entry is wrong."""
+    listed = merged.values.get(kind)
+    found: dict[int, _Item] = {}
+    for index, raw in enumerate(listed if isinstance(listed, list) else ()):
+        with suppress(ValidationError):  # reported with the whole entry
+            found[index] = _Item.model_validate(raw, by_alias=True, by_name=False)
+    return found
 
-    name: Name
-    parent: Name | None = Field(default=None, description="environment whose values count where this one gives none")
-    region: Name
-    tier: Literal["staging", "production", "development"] = Field(description="`staging`, `production` or `development`; faults are injected in staging only")
-    owner: Owner = Field(description="the team that answers for it")
-    exchanges: Annotated[tuple[Exchange, ...], BeforeValidator(_texts)] = ()
-    platform: PlatformSettings = Field(description="how its nodes are reached")
-    prometheus: PrometheusSettings | None = None
-    labels: Labels = Field(default_factory=dict, description="Prometheus matchers that select exactly this environment's series")
-    nodes: tuple[Node, ...] = ()
-    services: tuple[Service, ...] = ()
-    middleware: tuple[Middleware, ...] = ()
-    shares: tuple[Name, ...] = Field(default=(), description="resources used together with other environments; runs on them exclude each other")
-    limits: Limits = Field(default_factory=Limits)
 
-    def nodes_of(self, role: str) -> tuple[Node, ...]:
-        """Return the nodes that have a role."""
-        return tuple(node for node in self.nodes if role in node.roles)
+def _placement_problems(merged: _Merged) -> Iterator[Problem]:
+    items = {kind: _items(merged, kind) for kind in ("nodes", "services", "middleware")}
+    nodes = [node.name for node in items["nodes"].values()]
+    for kind, listed in items.items():
+        for name, count in Counter(item.name for item in listed.values()).items():
+            if count > 1:
+                yield merged.problem((kind,), f"expected each name under `{kind}` once, found {name!r} {count} times")
+    for kind in ("services", "middleware"):
+        for index, item in items[kind].items():
+            for at, name in enumerate(item.nodes):
+                if name not in nodes:
+                    message = f"{item.name} is on {name!r}, which is no node of {merged.entry.name}"
+                    yield merged.problem((kind, index, "nodes", at), message, nearest(name, nodes))
+    yield from _role_problems(merged, items)
+    yield from _observer_problems(merged, nodes)
+
+
+def _role_problems(merged: _Merged, items: Mapping[str, Mapping[int, _Item]]) -> Iterator[Problem]:
+    roles = {role for node in items["nodes"].values() for role in node.roles}
+    for index, service in items["services"].items():
+        if service.role is not None and service.role not in roles:
+            hint = nearest(service.role, roles) or "give a node this role"
+            yield merged.problem(("services", index, "role"), f"no node of {merged.entry.name} has the role {service.role!r}", hint)
+
+
+def _observer_problems(merged: _Merged, nodes: list[str]) -> Iterator[Problem]:
+    if "outside" in nodes:
+        yield merged.problem(("nodes",), "no node may be called 'outside': `runs-on: outside` would be ambiguous")
+    prometheus = merged.values.get("prometheus")
+    runs_on = prometheus.get("runs-on", "outside") if isinstance(prometheus, dict) else "outside"
+    if isinstance(runs_on, str) and runs_on != "outside" and runs_on not in nodes:
+        yield merged.problem(("prometheus", "runs-on"), f"no node of {merged.entry.name} is called that", nearest(runs_on, [*nodes, "outside"]))

@@ -207,6 +207,8 @@ def problem_of(detail: ErrorDetails, document: Document, model: type[BaseModel],
 def _message(detail: ErrorDetails, secret: bool) -> str:
     if detail["type"] == "value_error":
         return str(detail.get("ctx", {}).get("error", detail["msg"]))
+    if detail["type"] == "string_pattern_mismatch":
+        return f"expected text of the form {detail.get('ctx', {}).get('pattern')}, found {'other text' if secret else _shown(detail['input'])}"
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     if detail["type"] == "string_type" and not isinstance(detail["input"], str):
         expected = "text (put it in quotes)" if isinstance(detail["input"], int | float) else "text"

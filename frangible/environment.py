@@ -1,0 +1,258 @@
+"""One environment as the inventory declares it: its owner, platform, Prometheus, nodes, services and limits."""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from frangible.durations import Positive
+from frangible.errors import UsageError
+from frangible.template import check_label
+from frangible.yamlfile import Declared
+
+__all__ = [
+    "Basic",
+    "Environment",
+    "Limits",
+    "Middleware",
+    "Node",
+    "Owner",
+    "PlatformSettings",
+    "PowerSettings",
+    "PrometheusSettings",
+    "Secret",
+    "Service",
+]
+
+
+def _beside_the_file(value: Path, info: ValidationInfo) -> Path:
+    """Relative paths of a file are relative to that file."""
+    base = info.context.get("base") if info.context else None
+    return (base / value.expanduser()).absolute() if base is not None else value
+
+
+def _label_name(name: str) -> str:
+    check_label(name, "")
+    return name
+
+
+def _label_value(value: str) -> str:
+    check_label("value", value)
+    return value
+
+
+def _header_name(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError("expected the name of an HTTP header, found characters that HTTP does not allow")
+    return name
+
+
+def _header_value(value: str) -> str:
+    if not value.isprintable() or not value.isascii():
+        raise ValueError("expected the value of an HTTP header, found characters that HTTP does not allow")
+    return value
+
+
+def _public_header(name: str) -> str:
+    if CONFIDENTIAL.search(name):
+        raise ValueError(f"the header {name!r} is confidential: put it under `secret-headers` with a `file` or `variable`")
+    return _header_name(name)
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
+        raise ValueError("expected an address that begins with http:// or https:// and has no query")
+    if "@" in value.split("/")[2]:
+        raise ValueError("expected an address without user and password; use `basic` with a `file` or `variable`")
+    return value.rstrip("/")
+
+
+type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+type FilePath = Annotated[Path, AfterValidator(_beside_the_file)]
+type Address = Annotated[str, AfterValidator(_address)]
+type Labels = dict[Annotated[str, AfterValidator(_label_name)], Annotated[str, AfterValidator(_label_value)]]
+type Headers = dict[Annotated[str, AfterValidator(_public_header)], Annotated[str, AfterValidator(_header_value)]]
+type SecretHeaders = dict[Annotated[str, AfterValidator(_header_name)], "Secret"]
+type Exchange = Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$", description="market identifier code (ISO 10383)")]
+
+NOWHERE = Path()
+"""A path that was not given; a file's own paths are made absolute, so none of them is equal to it."""
+CONFIDENTIAL = re.compile(r"authori[sz]ation|cookie|token|key|secret|password|credential", re.IGNORECASE)
+"""Header names whose values must not stand in a file."""
+
+
+class Secret(Declared):
+    """Where a secret is: a file or an environment variable. The value is read when it is needed and never kept."""
+
+    file: FilePath | None = Field(default=None, description="file that holds the secret; surrounding white space is dropped")
+    variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the secret")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_literal(cls, value: object) -> object:
+        if isinstance(value, Secret):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError("expected {file: PATH} or {variable: NAME}, found the value itself (not shown)")  # noqa: TRY004 pydantic reports ValueError
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.variable is None):
+            raise ValueError("expected either `file` or `variable`, found both or neither")
+        return self
+
+    def reveal(self) -> str:
+        """Read the secret now; raise `UsageError` when it is not there."""
+        if self.variable is not None:
+            return self._checked(os.environ.get(self.variable, ""), f"environment variable {self.variable}")
+        try:
+            text = self._path().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"the secret file {self.file} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+        return self._checked(text, f"secret file {self.file}")
+
+    def _path(self) -> Path:
+        if self.file is None:
+            raise UsageError("this secret names no file")
+        return self.file
+
+    @staticmethod
+    def _checked(text: str, source: str) -> str:
+        value = text.strip()
+        if not value:
+            raise UsageError(f"the {source} should hold a secret and is missing or empty")
+        if any(character in value for character in "\r\n\0"):
+            raise UsageError(f"the {source} should hold a secret of one line and holds several")
+        return value
+
+
+class Basic(Declared):
+    """HTTP basic authentication."""
+
+    user: str
+    password: Secret
+
+
+class Owner(Declared):
+    """Who answers for an environment."""
+
+    team: str = Field(min_length=1)
+    contact: str = Field(default="", description="address, channel or pager of the team")
+
+
+class Node(Declared):
+    """One machine, virtual or not, that can be lost as a whole."""
+
+    name: Name
+    roles: tuple[Name, ...] = Field(default=(), description="what the node does; experiments choose targets by role")
+    cpus: float | None = Field(default=None, gt=0, description="CPUs that the node may use")
+
+
+class Service(Declared):
+    """One of the firm's own services."""
+
+    name: Name
+    version: str = ""
+    role: Name | None = Field(default=None, description="runs on every node of this role")
+    nodes: tuple[Name, ...] = Field(default=(), description="runs on these nodes")
+
+
+class Middleware(Declared):
+    """One package that services stand on: a broker, a database."""
+
+    name: Name
+    version: str = Field(default="", description="text; write 2.10 in quotes")
+    nodes: tuple[Name, ...] = ()
+
+
+class Limits(Declared):
+    """How much of an environment one run may take away at once (the blast radius)."""
+
+    nodes_at_once: int = Field(default=1, ge=0)
+    share_of_role: float = Field(default=0.5, ge=0, le=1, description="of the nodes of one role")
+
+
+class PowerSettings(Declared):
+    """How nodes are powered off and on."""
+
+    driver: Literal["rack", "command"]
+    socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+    on: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} on")
+    off: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} off")
+    state: tuple[str, ...] = Field(default=(), description="command: argument list that prints the state of {node}")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        commands = {"on": self.on, "off": self.off, "state": self.state}
+        given = {name for name, command in commands.items() if command} | ({"socket"} if self.socket != NOWHERE else set())
+        wanted = {"socket"} if self.driver == "rack" else set(commands)
+        if given != wanted:
+            listed = ", ".join(f"`{name}`" for name in sorted(wanted))
+            raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
+        for name, command in commands.items():
+            if command and not any("{node}" in argument for argument in command):
+                raise ValueError(f"expected `{{node}}` in an argument of `{name}`; without it the command would mean no node or every node")
+        return self
+
+
+class PlatformSettings(Declared):
+    """How nodes and services of an environment are reached."""
+
+    kind: Literal["hosts", "kubernetes"]
+    transport: Literal["local"] = "local"
+    root: FilePath = Field(default=NOWHERE, description="hosts: folder on the target that holds lease copies, one folder a node")
+    locks: FilePath = Field(default=NOWHERE, description="hosts: folder that holds the lock files of every environment there")
+    power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [f"`{name}`" for name, path in (("root", self.root), ("locks", self.locks)) if path == NOWHERE]
+        if self.kind == "hosts" and missing:
+            raise ValueError(f"expected {' and '.join(missing)} for the platform 'hosts', found none")
+        return self
+
+
+class PrometheusSettings(Declared):
+    """Where an environment's indicators are read."""
+
+    url: Address
+    ca_file: FilePath | None = Field(default=None, description="certificates to trust instead of the system's")
+    bearer: Secret | None = Field(default=None, description="bearer token")
+    basic: Basic | None = None
+    headers: Headers = Field(default_factory=dict, description="headers of each request, such as a tenant's X-Scope-OrgID; nothing confidential")
+    secret_headers: SecretHeaders = Field(default_factory=dict, description="headers of each request whose values are secrets")
+    proxy: Address | None = None
+    timeout: Positive = Field(default=5.0, description="deadline of one request")
+    runs_on: str = Field(default="outside", description="`outside`, or the node that Prometheus runs on")
+
+    @model_validator(mode="after")
+    def _one_authentication(self) -> Self:
+        if self.bearer is not None and self.basic is not None:
+            raise ValueError("expected `bearer` or `basic`, found both")
+        return self
+
+
+class Environment(Declared):
+    """The unit that is judged: one parent or child cluster. Inheritance is already applied."""
+
+    name: Name
+    parent: Name | None = Field(default=None, description="environment whose values count where this one gives none")
+    region: Name
+    tier: Literal["staging", "production", "development"] = Field(description="`staging`, `production` or `development`; faults are injected in staging only")
+    owner: Owner = Field(description="the team that answers for it")
+    exchanges: tuple[Exchange, ...] = Field(default=(), description="exchanges it trades on")
+    platform: PlatformSettings = Field(description="how its nodes are reached")
+    prometheus: PrometheusSettings | None = None
+    labels: Labels = Field(default_factory=dict, description="Prometheus matchers that select exactly this environment's series")
+    nodes: tuple[Node, ...] = ()
+    services: tuple[Service, ...] = ()
+    middleware: tuple[Middleware, ...] = ()
+    shares: tuple[Name, ...] = Field(default=(), description="resources used together with other environments; runs on them exclude each other")
+    limits: Limits = Field(default_factory=Limits)
+
+    def nodes_of(self, role: str) -> tuple[Node, ...]:
+        """Return the nodes that have a role."""
+        return tuple(node for node in self.nodes if role in node.roles)
