@@ -85,7 +85,8 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One read transaction: a consistent view that works on a full or read-only disk too."""
-        with self._mapped_errors(), self.engine.execution_options(frangible_reading=True).connect() as connection, connection.begin():
+        options = {"isolation_level": "REPEATABLE READ"} if self.is_postgresql else {"frangible_reading": True}
+        with self._mapped_errors(), self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:

@@ -1,0 +1,1 @@
+"""Alembic scripts of the ledger, shipped in the wheel; `Database.open` runs them."""
