@@ -7,9 +7,10 @@ Messages to the supervisor: `hello`, `ask` (baseline, hypothesis, inject, recove
 Messages from it: `ready`, `refused`, `answer`, `abort`.
 """
 
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from frangible.plan import Plan
     from frangible.platforms import Platform
 
-__all__ = ["Admission", "Link", "RunAborted", "admit", "current", "withdraw"]
+__all__ = ["Admission", "Link", "RunAborted", "admit", "current", "interruptible", "withdraw"]
 
 BEAT_EVERY = 0.5
 """Seconds between two signs of life."""
@@ -55,7 +56,7 @@ class Link:
         self.tell({"type": "hello", "process": me.to_json()})
         return self._wait(self._admission)
 
-    def ask(self, what: str, **details: Any) -> Message:
+    def ask(self, what: str, **details: object) -> Message:
         """Ask and wait for the answer; raise `RunAborted` when the run ends instead."""
         number = next(self._numbers)
         queue = self._answers[number] = SimpleQueue()
@@ -64,6 +65,18 @@ class Link:
             return self._wait(queue)
         finally:
             del self._answers[number]
+
+    def ask_last(self, what: str) -> Message:
+        """Ask also when the run has been stopped; raise `RunAborted` only when the supervisor is gone."""
+        number = next(self._numbers)
+        queue = self._answers[number] = SimpleQueue()
+        self.tell({"type": "ask", "what": what, "number": number})
+        while not self.supervisor_gone:
+            with contextlib.suppress(Empty):
+                message = queue.get(timeout=0.1)
+                if message["type"] != "ended":
+                    return message
+        raise RunAborted(self.abort_reason)
 
     def tell(self, message: Message) -> None:
         """Send without waiting; raise `RunAborted` when the supervisor is gone."""
@@ -130,22 +143,35 @@ class Admission:
     open_ledger: "Callable[[], Ledger]"
     open_platform: "Callable[[], Platform]"
     registry: "FaultRegistry"
+    failed: str = ""
+    """Why an earlier action of this run failed; nothing is injected after that."""
     _opened: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ledger(self) -> "Ledger":
         """The ledger, opened at first use."""
-        return self._once("ledger", self.open_ledger)  # type: ignore[no-any-return]
+        return self._once("ledger", self.open_ledger)
 
     @property
     def platform(self) -> "Platform":
         """The environment's platform, opened at first use."""
-        return self._once("platform", self.open_platform)  # type: ignore[no-any-return]
+        return self._once("platform", self.open_platform)
 
-    def _once(self, name: str, opening: Callable[[], Any]) -> Any:
+    def _once[Opened](self, name: str, opening: Callable[[], Opened]) -> Opened:
         if name not in self._opened:
             self._opened[name] = opening()
-        return self._opened[name]
+        return self._opened[name]  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the end of the run into chaoslib's own: the only exception that ends an experiment from within an activity."""
+    try:
+        yield
+    except RunAborted as error:
+        from chaoslib.exceptions import InterruptExecution
+
+        raise InterruptExecution(f"frangible: {error}") from error
 
 
 _admitted: list[Admission] = []

@@ -3,6 +3,7 @@
 The end of the stream is itself a message: the other side is gone. It is noticed in milliseconds, also after `kill -9`.
 """
 
+import contextlib
 import json
 import socket
 import threading
@@ -71,10 +72,12 @@ class Channel:
             for line in lines:
                 yield json.loads(line)
 
+    def close_here(self) -> None:
+        """Close this process's copy of an end that a child process has taken over."""
+        self._socket.close()
+
     def close(self) -> None:
         """Close this end; the other one sees the end of the stream."""
-        try:
+        with contextlib.suppress(OSError):  # the other end may have closed first
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:  # the other end may have closed first
-            pass
         self._socket.close()

@@ -3,7 +3,6 @@
 import contextlib
 import random
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -72,11 +71,25 @@ def perform(fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
     """Inject one fault on the chosen targets, hold it for `hold` seconds, revert it; return what happened.
 
     Raises `Refused` when a guard says no, `FaultError` when it could not be injected, `RevertFailed` when it could not be
-    undone, `RunAborted` when the run was stopped. Whatever was begun has been reverted, or its lease is open.
+    undone, chaoslib's `InterruptExecution` when the run was stopped. Whatever was begun has been reverted, or its lease is open.
     """
     if hold < 0:
         raise FaultError(f"hold must be 0 seconds or more, found {hold}")
     run = admission.current()
+    if run.failed:
+        raise Refused(f"an earlier action of this run failed: {run.failed}")
+    with admission.interruptible():
+        try:
+            return _perform(run, fault, choice, hold)
+        except RunAborted:
+            raise
+        except FrangibleError as error:
+            run.failed = str(error)
+            run.link.tell({"type": "failed", "refused": isinstance(error, Refused), "message": str(error)})
+            raise
+
+
+def _perform(run: Admission, fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
     targets, seed = draw(run.plan.environment, choice)
     answer = run.link.ask("inject", fault=fault.kind, targets=[target.name for target in targets], target_kind=fault.target_kind)
     if not answer["allowed"]:
@@ -108,7 +121,7 @@ def _inject(run: Admission, fault: Fault, target: Target, hold: float, held: lis
     lease = run.ledger.intend(_new_lease(run, fault, target, hold))
     one = Held(lease)
     held.append(one)
-    _tell(run, one, "intended", "")
+    _tell(run, one, "intended", "", copy=lease.to_json())
     run.platform.put_lease_copy(target.name, lease.id, lease.to_json())
     run.link.check()
     run.ledger.begin_injecting(lease.id)
@@ -191,7 +204,7 @@ def _revert_all(run: Admission, fault: Fault, held: Sequence[Held]) -> None:
         raise failures[0]
 
 
-def _tell(run: Admission, one: Held, state: str, detail: str) -> None:
+def _tell(run: Admission, one: Held, state: str, detail: str, **more: str) -> None:
     """Tell the supervisor; when it is gone the revert goes on all the same."""
     with contextlib.suppress(RunAborted):
         run.link.tell(
@@ -202,6 +215,6 @@ def _tell(run: Admission, one: Held, state: str, detail: str) -> None:
                 "target": str(one.lease.target),
                 "state": state,
                 "detail": detail,
-                "at": time.time(),
+                **more,
             }
         )

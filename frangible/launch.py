@@ -1,9 +1,145 @@
-"""Start a run's supervisor and follow it.
+"""Plan a run, start its supervisor, and follow it."""
 
-CONTRACT (for cli/run.py)
-prepare(experiment: Path, environment: Environment, inventory_path: Path, home: Home, note: str, ticket: str, hypotheses: Mapping[str, Hypothesis]) -> Plan      validates everything; InputError with all problems
-start(plan: Plan, home: Home) -> RunHandle            starts the supervisor in a session of its own
-RunHandle.run_id: str; .events() -> Iterator[Event] (ends when the supervisor ended); .abort(reason: str) -> None; .supervisor_pid
-The handle's pipe is also the dead-man's switch: when the starter dies, the supervisor aborts the run and reverts.
-follow(handle, ...) ends with a `verdict`, `refused` or `failed` event; when none came, the supervisor died: the caller recovers the run (recovery.recover_run) and ends with 3.
-"""
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frangible.channel import Channel, ChannelClosed
+from frangible.errors import ExperimentError, InventoryError
+from frangible.plan import Plan, actor, new_run_id
+
+if TYPE_CHECKING:
+    from frangible.admission import Link
+    from frangible.experiment import ExperimentFile
+    from frangible.home import Home
+    from frangible.hypothesis import Hypothesis
+    from frangible.inventory import Environment, Inventory
+    from frangible.progress import Event
+
+__all__ = ["RunHandle", "hypotheses_for", "prepare", "start", "start_beside"]
+
+
+def hypotheses_for(experiment: Path, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
+    """Load the shipped hypotheses, those in `hypotheses/` beside the experiment (or beside its folder), and `more`."""
+    from frangible.hypothesis import load_hypotheses, shipped_hypotheses
+
+    beside = [folder for folder in (experiment.parent / "hypotheses", experiment.parent.parent / "hypotheses") if folder.is_dir()]
+    shipped = shipped_hypotheses()
+    own = [folder for folder in beside if not folder.samefile(shipped)]
+    return load_hypotheses((shipped, *own, *more))
+
+
+def prepare(
+    experiment: Path,
+    environment: "Environment",
+    inventory: "Inventory",
+    home: "Home",
+    *,
+    note: str = "",
+    ticket: str = "",
+    hypotheses: "Mapping[str, Hypothesis] | None" = None,
+) -> Plan:
+    """Validate everything and write the run's plan; raise `InputError` with all problems, before anything was done."""
+    from frangible.experiment import load_experiment_file
+    from frangible.validation import validate
+
+    known = hypotheses_for(experiment) if hypotheses is None else hypotheses
+    problems = validate(experiment, environment, inventory, known)
+    if problems:
+        raise ExperimentError(problems)
+    file = load_experiment_file(experiment)
+    plan = _plan(file, environment, inventory, home, known, note, ticket)
+    try:
+        plan.save()
+        plan.document_path.write_text(json.dumps(file.document, default=str))
+    except OSError as error:
+        raise InventoryError(()) from error
+    return plan
+
+
+def _plan(
+    file: "ExperimentFile", environment: "Environment", inventory: "Inventory", home: "Home", known: "Mapping[str, Hypothesis]", note: str, ticket: str
+) -> Plan:
+    run_id = new_run_id()
+    return Plan(
+        run_id=run_id,
+        folder=home.runs / run_id,
+        home=home.path,
+        journal_url=home.journal_url,
+        ledger_url=home.ledger_url,
+        experiment_path=str(file.path),
+        experiment=file.name,
+        title=file.title,
+        digest=file.digest,
+        injects=bool(file.injections),
+        has_control=file.has_control,
+        longest_hold=sum(float(injection.arguments.get("hold", 20.0)) for injection in file.injections),
+        actor=actor(),
+        note=note,
+        ticket=ticket,
+        keys=inventory.resource_keys(environment.name),
+        environment_json=environment.model_dump_json(by_alias=True),
+        hypotheses_json=json.dumps([known[name].model_dump(mode="json", by_alias=True) for name in file.hypotheses]),
+        windows_json=file.windows.model_dump_json(by_alias=True),
+    )
+
+
+@dataclass
+class RunHandle:
+    """A run that this process started. While it lives, the run goes on; when it dies, the supervisor aborts and reverts."""
+
+    plan: Plan
+    supervisor: "subprocess.Popen[bytes]"
+    channel: Channel
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.plan.run_id
+
+    def events(self) -> "Iterator[Event]":
+        """Yield events until the supervisor has ended."""
+        yield from self.channel.messages()  # type: ignore[misc]
+        self.supervisor.wait()
+
+    def abort(self, reason: str) -> None:
+        """Ask the supervisor to stop, revert and judge what was seen; the events go on until it has."""
+        with contextlib.suppress(ChannelClosed):
+            self.channel.send({"type": "abort", "reason": reason})
+
+
+def start(plan: Plan) -> RunHandle:
+    """Start the supervisor, which starts the chaoslib process."""
+    ours, theirs = Channel.pair()
+    process = _supervisor(plan, ["--starter", str(theirs.fileno())], theirs)
+    return RunHandle(plan, process, ours)
+
+
+def start_beside(plan: Plan) -> "Link":
+    """Start a supervisor for the chaoslib process that this is."""
+    from frangible.admission import Link
+
+    ours, theirs = Channel.pair()
+    _supervisor(plan, ["--child", str(theirs.fileno())], theirs)
+    return Link(ours)
+
+
+def _supervisor(plan: Plan, options: list[str], end: Channel) -> "subprocess.Popen[bytes]":
+    with (plan.folder / "supervisor.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "frangible.supervisor", str(plan.folder), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(end.fileno(),),
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    end.close_here()
+    return process

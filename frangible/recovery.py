@@ -6,24 +6,29 @@ never waits for the ledger: what cannot be recorded now is reported and left for
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
 
 from frangible.clock import Clock, SystemClock
-from frangible.errors import FrangibleError, LedgerError, PlatformError, RevertFailed
-from frangible.fault import Fault, Observation
+from frangible.errors import FrangibleError, JournalError, LedgerError, PlatformError, RevertFailed
+from frangible.fault import Fault, FaultRegistry, Observation
 
 if TYPE_CHECKING:
+    from frangible.home import Home
+    from frangible.inventory import Inventory
+    from frangible.journal import Journal, RunRecord
     from frangible.ledger import Lease, Ledger
     from frangible.platforms import Platform
     from frangible.process import ProcessIdentity
 
-__all__ = ["Reverted", "Reverter"]
+__all__ = ["RecoveryReport", "Reverted", "Reverter", "recover"]
 
 LEDGER_PATIENCE = 0.5
 """Seconds that a revert gives the ledger before it goes on without it."""
@@ -52,7 +57,7 @@ class Reverter:
     claimer: "ProcessIdentity"
     settle: float = 0.0
     """Seconds until the second observation: a request in flight may still land."""
-    clock: Clock = SystemClock()
+    clock: Clock = field(default_factory=SystemClock)
     report: Callable[[str, str, str], None] = lambda _lease, _state, _detail: None
     """Called with lease id, fault state and detail, for progress."""
 
@@ -138,7 +143,7 @@ class Reverter:
             retry=retry_if_result(lambda seen: not seen.real) | retry_if_exception_type(PlatformError),
             stop=stop_after_delay(REVERT_LIMIT),
             wait=wait_exponential(multiplier=0.05, max=2.0),
-            sleep=lambda seconds: None if self.clock.wait(stop, seconds) else None,
+            sleep=partial(self.clock.wait, stop),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         seen: Observation = retrying(attempt)
@@ -171,3 +176,164 @@ class Reverter:
     def _forget(self, lease: "Lease") -> None:
         with contextlib.suppress(PlatformError):
             self.platform.delete_lease_copy(lease.target.name, lease.id)
+
+
+@dataclass
+class RecoveryReport:
+    """What `recover` found and did; empty lists mean that nothing was left over."""
+
+    reverted: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    closed_runs: list[str] = field(default_factory=list)
+    in_progress: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is left that somebody has to look at."""
+        return not self.failed and not self.problems
+
+
+def recover(home: "Home", inventory: "Inventory | None", *, run_id: str | None = None, registry: FaultRegistry) -> RecoveryReport:
+    """Revert every lease whose run is no longer watched, on any environment, then close the rows of runs that died.
+
+    A lease is found in the ledger, or by its copy in the target. Runs whose supervisor lives on this host are left alone. Without an
+    inventory only the ledger's leases are found, and their environments' platforms cannot be reached: that is a problem in the report.
+    """
+    return _Recovery(home, inventory, run_id, registry).run()
+
+
+@dataclass
+class _Recovery:
+    home: "Home"
+    inventory: "Inventory | None"
+    run_id: str | None
+    registry: FaultRegistry
+    report: RecoveryReport = field(default_factory=RecoveryReport)
+    _platforms: "dict[str, Platform]" = field(default_factory=dict)
+
+    def run(self) -> RecoveryReport:
+        ledger = self._ledger()
+        journal = self._journal()
+        live = self._live_runs(journal)
+        leases = self._leases(ledger)
+        for lease in leases.values():
+            if lease.run_id in live:
+                continue
+            self._revert(lease, ledger)
+        if journal is not None:
+            self._close_runs(journal, live)
+        self.report.in_progress.extend(sorted(live))
+        return self.report
+
+    def _ledger(self) -> "Ledger | None":
+        from frangible.ledger import Ledger
+
+        try:
+            return Ledger.open(self.home.ledger_url)
+        except LedgerError as error:
+            self.report.problems.append(f"{error}; only leases found by their copy in a target are reverted")
+            return None
+
+    def _journal(self) -> "Journal | None":
+        from frangible.journal import Journal
+
+        try:
+            return Journal.open(self.home.journal_url)
+        except JournalError as error:
+            self.report.problems.append(str(error))
+            return None
+
+    def _live_runs(self, journal: "Journal | None") -> set[str]:
+        """Runs whose supervisor is alive: theirs to revert."""
+        if journal is None:
+            return set()
+        return {run.id for run in journal.orphans() if run.supervisor.is_local and run.supervisor.is_alive()}
+
+    def _leases(self, ledger: "Ledger | None") -> "dict[str, Lease]":
+        """Open leases by id: the ledger's, and those of which only a target has kept a copy."""
+        found: dict[str, Lease] = {}
+        if ledger is not None:
+            found = {lease.id: lease for lease in ledger.open_leases(run_id=self.run_id)}
+        for environment in self.inventory.environments if self.inventory else ():
+            found |= {lease.id: lease for lease in self._copies(environment, ledger) if lease.id not in found}
+        return found
+
+    def _copies(self, environment: str, ledger: "Ledger | None") -> "list[Lease]":
+        """Return the leases that only their copies tell of; adopt them, and drop copies of what was reverted."""
+        from frangible.ledger import Lease, LeaseState
+
+        unknown: list[Lease] = []
+        try:
+            platform = self._platform(environment)
+            copies = platform.lease_copies()
+        except FrangibleError as error:
+            self.report.problems.append(f"environment {environment}: its lease copies cannot be read: {error}")
+            return []
+        for text in copies.values():
+            lease = Lease.from_json(text)
+            if self.run_id not in {None, lease.run_id}:
+                continue
+            known = self._known(lease, ledger)
+            if known is not None and known.state is LeaseState.REVERTED:
+                platform.delete_lease_copy(lease.target.name, lease.id)
+            else:
+                unknown.append(known or lease)
+        return unknown
+
+    @staticmethod
+    def _known(lease: "Lease", ledger: "Ledger | None") -> "Lease | None":
+        if ledger is None:
+            return None
+        with contextlib.suppress(LedgerError):
+            return ledger.get(lease.id)
+        with contextlib.suppress(LedgerError):
+            ledger.adopt(lease)
+        return None
+
+    def _platform(self, environment: str) -> "Platform":
+        from frangible.platforms import open_platform
+
+        if self.inventory is None:
+            raise PlatformError(f"environment {environment} cannot be reached without an inventory; name one with --inventory")
+        if environment not in self._platforms:
+            self._platforms[environment] = open_platform(self.inventory.get(environment))
+        return self._platforms[environment]
+
+    def _revert(self, lease: "Lease", ledger: "Ledger | None") -> None:
+        from frangible.process import ProcessIdentity
+
+        try:
+            fault = self.registry.build(lease.fault, lease.parameters)
+            reverter = Reverter(self._platform(lease.environment), ledger, ProcessIdentity.current(), settle=1.0)
+            done = reverter.revert(lease, fault)
+        except FrangibleError as error:
+            self.report.failed.append(f"{lease.id} ({lease.fault} on {lease.target} of {lease.environment}): {error}")
+            return
+        told = f"{lease.id} ({lease.fault} on {lease.target} of {lease.environment}): {done.detail}"
+        self.report.reverted.append(told)
+        if not done.recorded and done.by_us:
+            self.report.problems.append(f"{lease.id}: reverted, but the ledger could not be told; run `frangible recover` again when it can be written")
+
+    def _close_runs(self, journal: "Journal", live: set[str]) -> None:
+        for run in journal.orphans():
+            if run.id in live or self.run_id not in {None, run.id}:
+                continue
+            if not run.supervisor.is_local:
+                self.report.problems.append(f"run {run.id} was started on {run.supervisor.host}; run `frangible recover` there to close it")
+                continue
+            try:
+                journal.finish(self._final_record(run))
+                self.report.closed_runs.append(run.id)
+            except JournalError as error:
+                self.report.problems.append(str(error))
+
+    def _final_record(self, run: "RunRecord") -> "RunRecord":
+        """Return what the run spooled when it could not write the journal, else `inconclusive: runner died`."""
+        from frangible.journal import record_from_json
+
+        spooled = self.home.runs / run.id / "record.json"
+        if spooled.exists():
+            return record_from_json(spooled.read_text())
+        reason = "runner died: the supervisor of this run ended without a verdict, and `frangible recover` closed it"
+        return replace(run, ended_at=time.time(), state="finished", outcome="inconclusive", reasons=(reason,), ending="runner-died")

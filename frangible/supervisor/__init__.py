@@ -1,0 +1,1 @@
+"""The process that watches one run from outside, and reverts whatever happens."""

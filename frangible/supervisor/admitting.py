@@ -1,0 +1,148 @@
+"""Before anything happens: guards, locks, fingerprint, and the run's row in the journal."""
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from frangible.errors import FrangibleError, JournalError, LedgerError, PlatformError, Refused
+from frangible.process import ProcessIdentity
+
+if TYPE_CHECKING:
+    from frangible.guard import Facts
+    from frangible.journal import Journal, RunRecord
+    from frangible.ledger import Ledger
+    from frangible.locks import HeldLocks
+    from frangible.plan import Plan
+    from frangible.platforms import Platform
+
+__all__ = ["LOCK_TTL", "Admitted", "admit", "guard_facts"]
+
+LOCK_TTL = 30.0
+"""Seconds after which a lock whose holder stopped renewing it may be taken over."""
+
+
+@dataclass
+class Admitted:
+    """What a run holds from its admission to its end."""
+
+    plan: "Plan"
+    ledger: "Ledger"
+    journal: "Journal"
+    platform: "Platform"
+    locks: "HeldLocks"
+    record: "RunRecord"
+
+
+def admit(plan: "Plan") -> Admitted:
+    """Ask every guard, take every lock, write the run's row; raise `Refused` and leave nothing behind otherwise."""
+    from frangible.fingerprint import capture
+    from frangible.journal import Journal
+    from frangible.ledger import Ledger
+    from frangible.locks import HeldLocks
+    from frangible.platforms import open_platform
+
+    try:
+        ledger = Ledger.open(plan.ledger_url)
+        journal = Journal.open(plan.journal_url)
+    except (LedgerError, JournalError) as error:
+        raise Refused(str(error)) from error
+    platform = open_platform(plan.environment)
+    _ask_guards(plan, ledger, platform)
+    me = ProcessIdentity.current()
+    locks = HeldLocks.acquire_all(platform.locks(), plan.keys, plan.run_id, me, LOCK_TTL)
+    try:
+        # Asked again: another run may have left a lease between the question and the lock.
+        facts = _ask_guards(plan, ledger, platform)
+        record = _started(plan, me, capture(plan.environment, platform), facts)
+        journal.start(record)
+    except Refused:
+        locks.release()
+        raise
+    except FrangibleError as error:
+        locks.release()
+        raise Refused(str(error)) from error
+    return Admitted(plan, ledger, journal, platform, locks, record)
+
+
+def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: tuple[str, ...]) -> "Facts":
+    """Collect what the guards ask about; a question without an answer is listed as such, and refuses."""
+    from frangible.guard import Facts
+
+    environment = plan.environment
+    unanswered: list[str] = []
+    leases, halt, stop = (), None, None
+    try:
+        leases = ledger.open_leases(environment=environment.name)
+        stops = {stop.scope: stop for stop in ledger.stops()}
+        halt, stop = stops.get("*"), stops.get(plan.run_id)
+    except LedgerError as error:
+        unanswered.append(f"unreverted leases and halt: {error}")
+    in_force = tuple(lease.target.name for lease in leases if lease.run_id == plan.run_id)
+    for target in targets:
+        try:
+            platform.node(target)
+        except PlatformError as error:
+            unanswered.append(f"state of {target}: {error}")
+    observers = {"runner": socket.gethostname()}
+    if environment.prometheus is not None and environment.prometheus.runs_on:
+        observers["prometheus"] = environment.prometheus.runs_on
+    return Facts(
+        environment=environment.name,
+        tier=environment.tier,
+        halt=halt,
+        stop_for_run=stop,
+        open_leases=tuple(lease.id for lease in leases if lease.run_id != plan.run_id),
+        targets=targets,
+        roles={node.name: tuple(node.roles) for node in environment.nodes},
+        nodes_in_force=in_force,
+        limits=environment.limits,
+        observers=observers,
+        unanswered=tuple(unanswered),
+    )
+
+
+def _ask_guards(plan: "Plan", ledger: "Ledger", platform: "Platform") -> dict[str, str]:
+    """Return what the journal should know about the guards; raise `Refused` when one of them says no."""
+    from frangible.guard import decide
+
+    decision = decide(guard_facts(plan, ledger, platform, targets=()))
+    if not decision.allowed:
+        raise Refused(*decision.reasons)
+    return {f"guard.{name}": "not configured" for name in decision.not_configured}
+
+
+def _started(plan: "Plan", me: ProcessIdentity, fingerprint: "dict[str, str]", facts: "dict[str, str]") -> "RunRecord":
+    from frangible.journal import RunRecord
+
+    environment = plan.environment
+    return RunRecord(
+        id=plan.run_id,
+        experiment=plan.experiment,
+        experiment_title=plan.title,
+        experiment_digest=plan.digest,
+        environment=environment.name,
+        region=environment.region or "",
+        tier=environment.tier,
+        owner=environment.owner.team if environment.owner else "",
+        note=plan.note,
+        ticket=plan.ticket,
+        actor=plan.actor,
+        supervisor=me,
+        started_at=time.time(),
+        ended_at=None,
+        state="started",
+        outcome=None,
+        reasons=(),
+        ending="",
+        keys=plan.keys,
+        windows=(),
+        indicators=(),
+        proofs=(),
+        fingerprint=fingerprint,
+        facts=facts,
+        recovered_after=None,
+        timings={},
+        chaos_journal=None,
+        series=None,
+    )

@@ -1,0 +1,117 @@
+"""After everything: the evidence, the verdict, and the record that the journal keeps."""
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from frangible.errors import FrangibleError, JournalError
+from frangible.judge import Ending, FaultProof, Outcome, RunEvidence, Verdict
+
+if TYPE_CHECKING:
+    from frangible.fault import JsonValue
+    from frangible.journal import Journal, RunRecord
+    from frangible.plan import Plan
+    from frangible.supervisor.measuring import Measuring
+
+__all__ = ["conclude", "evidence", "keep", "provisional"]
+
+
+def evidence(measuring: "Measuring", proofs: tuple[FaultProof, ...], ending: Ending, detail: str) -> RunEvidence:
+    """Collect all that the judge may look at; an observer that fails here leaves windows without data."""
+    timeline = measuring.timeline
+    observed, load, problem = (), (), ""
+    try:
+        observed, load = measuring.observe_windows()
+    except FrangibleError as error:
+        problem = str(error)
+    if problem and ending is Ending.COMPLETED:
+        detail = problem
+    return RunEvidence(
+        windows=timeline.windows(measuring.plan.windows.observe_for),
+        observed=observed,
+        load=load,
+        proofs=proofs,
+        ending=ending,
+        ending_detail=detail,
+        clock_problem=measuring.clock_problem(),
+        recovered_after=timeline.recovered_after,
+        recovery_limit=measuring.recovery_limit,
+        recovery_complete=timeline.recovery_complete,
+        scrape_interval=timeline.scrape_interval,
+    )
+
+
+def provisional(measuring: "Measuring", proofs: tuple[FaultProof, ...]) -> bool:
+    """Say whether the effect so far shows no deviation: what Chaos Toolkit's hypothesis after the method asks."""
+    from frangible.judge import WindowName, judge
+
+    verdict = judge(measuring.plan.hypotheses, evidence(measuring, proofs, Ending.COMPLETED, ""))
+    return all(one.outcome is not Outcome.DEVIATED for one in verdict.indicators if one.window is WindowName.EFFECT)
+
+
+def conclude(
+    measuring: "Measuring", record: "RunRecord", proofs: tuple[FaultProof, ...], ending: Ending, detail: str, chaos_journal: "JsonValue"
+) -> "RunRecord":
+    """Judge what was gathered and return the finished record."""
+    from frangible.judge import judge
+
+    plan = measuring.plan
+    found = evidence(measuring, proofs, ending, detail)
+    verdict = judge(plan.hypotheses, found) if plan.hypotheses else _without_hypothesis(ending, detail)
+    return replace(
+        record,
+        ended_at=time.time(),
+        state="finished",
+        outcome=str(verdict.outcome),
+        reasons=verdict.reasons,
+        ending=str(ending),
+        windows=found.windows,
+        indicators=verdict.indicators,
+        proofs=proofs,
+        facts={**record.facts, **_clock_facts(measuring)},
+        recovered_after=found.recovered_after,
+        chaos_journal=chaos_journal,
+        series=_block_series(plan, found),
+    )
+
+
+def _clock_facts(measuring: "Measuring") -> dict[str, str]:
+    timeline = measuring.timeline
+    facts = {"prometheus.scrape-interval-seconds": f"{timeline.scrape_interval:g}"}
+    if timeline.skew is not None:
+        facts["clock.skew-seconds"] = f"{timeline.skew:+.3f}"
+    return facts
+
+
+def _block_series(plan: "Plan", found: RunEvidence) -> "JsonValue":
+    """Per indicator: [seconds since the epoch, value] a block, over all windows."""
+    from frangible.judge import block_series
+
+    windows = {window.name: window for window in found.windows}
+    observed = dict(found.observed)
+    return {
+        indicator.name: [[at, value] for one in observed.get(indicator.name, ()) for at, value in block_series(indicator, one, windows[one.window])]
+        for hypothesis in plan.hypotheses
+        for indicator in hypothesis.indicators
+    }
+
+
+def _without_hypothesis(ending: Ending, detail: str) -> Verdict:
+    """An experiment that states no hypothesis shows nothing, however well it went."""
+    reasons = (f"the experiment names no hypothesis, so there is nothing to judge ({ending})", *([detail] if detail else []))
+    return Verdict(Outcome.INCONCLUSIVE, reasons, ())
+
+
+def keep(journal: "Journal", record: "RunRecord", plan: "Plan") -> bool:
+    """Write the record to the journal, or to the run's folder when that fails; return whether the journal has it."""
+    from frangible.journal import record_to_json
+
+    retrying = Retrying(retry=retry_if_exception_type(JournalError), stop=stop_after_attempt(3), wait=wait_fixed(0.5), reraise=True)
+    try:
+        retrying(journal.finish, record)
+    except JournalError:
+        plan.record_path.write_text(record_to_json(record))
+        return False
+    return True
