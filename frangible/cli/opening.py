@@ -1,0 +1,105 @@
+"""What commands open: the inventory, the journal, the ledger, the files that an argument names."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frangible.cli import completion
+from frangible.errors import UsageError
+from frangible.home import Home
+
+if TYPE_CHECKING:
+    from frangible.hypothesis import Hypothesis
+    from frangible.inventory import Inventory
+    from frangible.journal import Journal
+    from frangible.ledger import Ledger
+
+__all__ = [
+    "AsJson",
+    "EnvironmentName",
+    "HypothesisFolders",
+    "InventoryPath",
+    "RunId",
+    "experiment_file",
+    "hypotheses_for",
+    "inventory_at",
+    "journal_of",
+    "ledger_of",
+    "shipped_experiments",
+]
+
+EnvironmentName = Annotated[str, typer.Option("--environment", "-e", metavar="NAME", help="The environment.", autocompletion=completion.environments)]
+InventoryPath = Annotated[
+    Path | None,
+    typer.Option("--inventory", metavar="PATH", help="Inventory file or folder; else FRANGIBLE_INVENTORY, frangible-inventory.yaml upwards, the lab's."),
+]
+HypothesisFolders = Annotated[
+    list[Path] | None,
+    typer.Option("--hypotheses", metavar="DIR", help="More hypotheses, file or folder; may be given again."),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or the unique beginning of one.", autocompletion=completion.runs)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def inventory_at(explicit: Path | None, home: Home) -> "tuple[Path, Inventory]":
+    """Find and load the inventory."""
+    from frangible.inventory import find_inventory, load_inventory
+
+    path = find_inventory(explicit, home)
+    return path, load_inventory(path)
+
+
+@contextlib.contextmanager
+def journal_of(home: Home) -> "Iterator[Journal]":
+    """Open the journal, and close it."""
+    from frangible.journal import Journal
+
+    with contextlib.closing(Journal.open(home.journal_url)) as journal:
+        yield journal
+
+
+@contextlib.contextmanager
+def ledger_of(home: Home) -> "Iterator[Ledger]":
+    """Open the ledger, and close it."""
+    from frangible.ledger import Ledger
+
+    with contextlib.closing(Ledger.open(home.ledger_url)) as ledger:
+        yield ledger
+
+
+def shipped_experiments() -> dict[str, Path]:
+    """Return the experiments that frangible ships, by name."""
+    import frangible.experiments
+
+    return {path.stem: path for folder in frangible.experiments.__path__ for path in sorted(Path(folder).glob("*.yaml"))}
+
+
+def experiment_file(name: str) -> Path:
+    """Return the file that a path or the name of a shipped experiment means; raise `UsageError` when there is none."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_experiments()
+    if name in shipped:
+        return shipped[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped) or 'none'}"
+    raise UsageError(f"experiment {name!r}: neither a file nor the name of a shipped experiment; {hint}")
+
+
+def hypotheses_for(folders: Iterable[Path] | None, experiment: Path | None = None) -> "Mapping[str, Hypothesis]":
+    """Load the shipped hypotheses, those of `folders`, and those in `hypotheses/` beside the experiment."""
+    from frangible.hypothesis import load_hypotheses, shipped_hypotheses
+
+    paths = [shipped_hypotheses(), *(folders or ())]
+    if experiment is not None:
+        beside = experiment.absolute().parent / "hypotheses"
+        if beside.is_dir():
+            paths.append(beside)
+    # The same folder twice is one folder: a hypothesis must not clash with itself.
+    return load_hypotheses(dict.fromkeys(path.resolve() for path in paths))
