@@ -3,7 +3,7 @@ VENV := .cache/venv
 export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus demo test lint format typecheck unit lab constraints clean
+.PHONY: help setup prometheus demo test lint format imports typecheck unit lab constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ format: setup ## let ruff rewrite what it can
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 
+imports: setup ## the import direction of docs/architecture.md
+	@ci/imports
+
 typecheck: setup ## mypy --strict over the project and its tests
 	@ci/typecheck
 
@@ -40,4 +43,4 @@ constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade
 
 clean: ## remove everything that make made
-	rm -rf .cache .typing .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build *.egg-info
+	rm -rf .cache .typing* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.* build *.egg-info

@@ -7,7 +7,6 @@ Each step's output is shown when it fails; the closing line of each test run is 
 """
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
