@@ -1,0 +1,209 @@
+"""What the rack holds: machines (nodes) that are powered off and on as a whole, and single programs outside of them."""
+
+import base64
+import http.client
+import os
+import signal
+import socket
+import sys
+import threading
+import xmlrpc.client
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from frangible.errors import LabError
+from frangible.lab.layout import EnvironmentSpec, Folder, NodeSpec, node_key
+from frangible.lab.programs import Program, node_programs
+from frangible.lab.state import LabState
+from frangible.lab.tree import Process, descendants, environment_of, kill, kill_until_gone, snapshot
+
+__all__ = ["LAB_VARIABLE", "Machine", "Outside", "spawn_environment"]
+
+LAB_VARIABLE = "FRANGIBLE_LAB"
+NODE_VARIABLE = "FRANGIBLE_LAB_NODE"
+PROBE_TIMEOUT = 0.5
+
+
+def spawn_environment(folder: Path) -> dict[str, str]:
+    """Environment variables of everything in the lab: whose it is, and unbuffered logs."""
+    return {LAB_VARIABLE: str(folder), "PYTHONUNBUFFERED": "1"}
+
+
+def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process:
+    """Start a program in a session of its own, with its output in a log and nothing inherited."""
+    # Coverage measures the program under test, not the estate that it is tested on.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE_"))}
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        {**environment, NODE_VARIABLE: node},
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600), (os.POSIX_SPAWN_DUP2, 1, 2)],
+        setsid=True,
+        setsigmask=[],
+    )
+    process = snapshot().get(pid)
+    if process is None:
+        raise LabError(f"{' '.join(command)} ended at once; read {log}")
+    return process
+
+
+def _healthy(program: Program) -> bool:
+    """Whether a program answers where it should."""
+    try:
+        if program.health is None:
+            with socket.create_connection(("127.0.0.1", program.port), PROBE_TIMEOUT):
+                return True
+        connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=PROBE_TIMEOUT)
+        try:
+            connection.request("GET", program.health)
+            return connection.getresponse().status == http.client.OK
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+class _Impatient(xmlrpc.client.Transport):
+    """XML-RPC with a deadline."""
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - the type it has in xmlrpc.client
+        connection = super().make_connection(host)
+        connection.timeout = PROBE_TIMEOUT
+        return connection
+
+
+class Machine:
+    """One node. Its requests are served one after the other."""
+
+    def __init__(self, state: LabState, environment: EnvironmentSpec, node: NodeSpec) -> None:
+        """Describe the node; it is off."""
+        self._key = node_key(environment.name, node.name)
+        self._home = Folder(state.folder).node(environment.name, node.name)
+        self._log = Folder(state.folder).log(environment.name, node.name, "supervisord")
+        self._programs = tuple(node_programs(state, environment, node))
+        self._port, self._password = state.ports[f"{self._key}/supervisord"], state.password
+        self._lock = threading.Lock()
+        self._root: Process | None = None
+        self._instance = ""
+
+    def power_on(self) -> dict[str, Any]:
+        """Start the node's supervisord unless the node is on."""
+        with self._lock:
+            if not self._members():
+                # The node's tree is empty, so whoever this file names is not our PostgreSQL; its number may be somebody else's by now.
+                (self._home / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+                command = (sys.executable, "-m", "frangible.lab.node", str(self._home / "supervisord.conf"))
+                self._root = _spawn(command, self._log, self._key)
+                self._instance = uuid4().hex
+            return {"powered": True, "instance": self._instance}
+
+    def power_off(self) -> dict[str, Any]:
+        """Kill the node's whole process tree and return when nothing of it is left."""
+        with self._lock:
+            root = self._root
+            if root is not None:
+                # A stopped supervisord starts nothing anew while its children die, and stays their ancestor.
+                self._signal(root, signal.SIGSTOP)
+                kill_until_gone(lambda: [process for process in self._members() if process.pid != root.pid])
+                kill(root)
+            kill_until_gone(self._members)
+            self._root, self._instance = None, ""
+            return {"powered": False}
+
+    def look(self) -> dict[str, Any]:
+        """Tell the node's state with its live processes."""
+        with self._lock:
+            members, instance = self._members(), self._instance
+            root = self._root
+        powered = bool(members)
+        whole = root is not None and any(process.pid == root.pid for process in members)
+        return {
+            "powered": powered,
+            "instance": instance if powered else "",
+            "ready": whole and self._ready(),
+            "processes": [{"pid": process.pid, "start": process.start} for process in members],
+            "cpu_seconds": sum(process.cpu_seconds for process in members),
+        }
+
+    def _members(self) -> list[Process]:
+        """The node's processes: its root's tree, and what was orphaned to the rack when the root died by another hand."""
+        processes = snapshot()
+        root = self._root
+        found = []
+        if root is not None and (live := processes.get(root.pid)) is not None and live.start == root.start:
+            found = [live, *descendants(root.pid, processes)]
+        known = {process.pid for process in found}
+        for process in processes.values():
+            if process.parent == os.getpid() and process.pid not in known and self._is_ours(process.pid):
+                found += [process, *descendants(process.pid, processes)]
+        return found
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether an orphan was born on this node. PostgreSQL overwrites its environment, but works inside its data folder."""
+        born_on = environment_of(pid).get(NODE_VARIABLE)
+        if born_on is not None:
+            return born_on == self._key
+        try:
+            return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(self._home)
+        except OSError:
+            return False
+
+    def _ready(self) -> bool:
+        return self._all_running() and all(map(_healthy, self._programs))
+
+    def _all_running(self) -> bool:
+        """Ask supervisord."""
+        credentials = base64.b64encode(f"lab:{self._password}".encode()).decode()
+        transport = _Impatient(headers=[("Authorization", f"Basic {credentials}")])
+        try:
+            with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{self._port}/RPC2", transport=transport) as supervisor:
+                states: Any = supervisor.supervisor.getAllProcessInfo()
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return False
+        return len(states) == len(self._programs) and all(program["statename"] == "RUNNING" for program in states)
+
+    @staticmethod
+    def _signal(process: Process, number: signal.Signals) -> None:
+        if (live := snapshot().get(process.pid)) is not None and live.start == process.start:
+            os.kill(process.pid, number)
+
+
+class Outside:
+    """One program outside all nodes, such as an environment's generator."""
+
+    def __init__(self, state: LabState, place: str, program: Program) -> None:
+        """Describe the program; it does not run."""
+        self._program = program
+        self._place = place
+        self._log = Folder(state.folder).log(place, program.name)
+        self._process: Process | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        self._process = _spawn(self._program.command, self._log, f"outside {self._place}")
+
+    def stop(self) -> None:
+        """Kill it with whatever it started."""
+        process = self._process
+        if process is not None:
+            kill_until_gone(lambda: self._members(process))
+
+    def look(self) -> dict[str, Any]:
+        """Tell whether it is healthy."""
+        members = self._members(self._process) if self._process else []
+        return {
+            "place": self._place,
+            "name": self._program.name,
+            "port": self._program.port,
+            "ready": bool(members) and _healthy(self._program),
+            "processes": [{"pid": process.pid, "start": process.start} for process in members],
+            "cpu_seconds": sum(process.cpu_seconds for process in members),
+        }
+
+    @staticmethod
+    def _members(process: Process) -> list[Process]:
+        processes = snapshot()
+        live = processes.get(process.pid)
+        return [live, *descendants(live.pid, processes)] if live is not None and live.start == process.start else []

@@ -1,0 +1,69 @@
+"""Execution: takes accepted orders from JetStream, writes them to PostgreSQL, confirms them, answers the gateway that waits.
+
+All executions of an environment pull from one durable consumer: one that is dead or frozen does not ask, so it is given nothing, and
+what it held is given to another after `ack_wait`.
+"""
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+
+import asyncpg
+import nats.errors
+from prometheus_client import Counter
+
+from frangible.lab.services import bus, database
+from frangible.lab.services.serving import run, serve_metrics
+from frangible.lab.services.settings import Settings
+
+EXECUTED = Counter("execution_orders", "Orders written and confirmed, repeated ones too.")
+REDELIVERED = Counter("execution_redeliveries", "Orders that came again because nobody had confirmed them.")
+FAILED = Counter("execution_failures", "Batches that could not be written.")
+BATCH = 64
+
+log = logging.getLogger(__name__)
+
+
+async def _write(pool: database.Pool, orders: list[dict[str, str | int]], settings: Settings) -> None:
+    statement = database.EXECUTE if settings.idempotent else database.EXECUTE_EVERY_TIME
+    columns = ([order[name] for order in orders] for name in ("id", "symbol", "quantity"))
+    await pool.execute(statement, *columns, settings.node)
+
+
+async def _confirm(client: bus.Client, messages: list[bus.Message], orders: list[dict[str, str | int]]) -> None:
+    answers: dict[str, list[str]] = defaultdict(list)
+    for message, order in zip(messages, orders, strict=True):
+        if message.metadata.num_delivered > 1:
+            REDELIVERED.inc()
+        await message.ack()
+        answers[str(order["answer"])].append(str(order["id"]))
+    for subject, ids in answers.items():
+        await client.publish(subject, json.dumps({"ids": ids, "status": "executed"}).encode())
+    EXECUTED.inc(len(orders))
+
+
+async def execution(settings: Settings) -> None:
+    """Execute orders for ever."""
+    client = await bus.connect(settings.nats, f"execution@{settings.node}")
+    stream = await bus.ensure_stream(client)
+    pool = await database.connect(settings.postgres)
+    config = bus.consumer(settings.ack_wait)
+    subscription = await stream.pull_subscribe(bus.ACCEPTED, durable=bus.CONSUMER, stream=bus.STREAM, config=config)
+    await serve_metrics(settings.port, lambda: client.is_connected)
+    while True:
+        try:
+            messages = await subscription.fetch(BATCH, timeout=5)
+            orders = [json.loads(message.data) for message in messages]
+            await _write(pool, orders, settings)
+            await _confirm(client, messages, orders)
+        except TimeoutError:
+            continue  # nothing to do
+        except (nats.errors.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            FAILED.inc()
+            log.warning("orders will come again after %.1f s: %s", settings.ack_wait, error)
+            await asyncio.sleep(0.2)
+
+
+if __name__ == "__main__":
+    run(execution)

@@ -1,0 +1,50 @@
+"""What every service shares: start, metrics and health over HTTP from its own event loop, end."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+
+from prometheus_client import Gauge, generate_latest
+
+from frangible.lab.services.settings import Settings
+
+__all__ = ["run", "serve_metrics"]
+
+TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _response(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+
+
+async def serve_metrics(port: int, healthy: Callable[[], bool]) -> asyncio.Server:
+    """Serve `/metrics` and `/healthz`. The loop renders a scrape in one go, so all its numbers are of one moment."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            if request.startswith(b"GET /metrics"):
+                writer.write(_response("200 OK", generate_latest()))
+            elif request.startswith(b"GET /healthz"):
+                writer.write(_response("200 OK", b"ok\n") if healthy() else _response("503 Service Unavailable", b"not ready\n"))
+            else:
+                writer.write(_response("404 Not Found", b"ask for /metrics or /healthz\n"))
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError, TimeoutError):
+            pass  # whoever asked went away
+        finally:
+            writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", port)
+
+
+def run(service: Callable[[Settings], Awaitable[None]]) -> None:
+    """Run a service with the settings file that the command line names, until killed."""
+    settings = Settings.read(sys.argv[1])
+    Gauge("service_info", "Which software this is.", ["version"]).labels(version("frangible")).set(1)
+
+    async def serve() -> None:
+        await service(settings)
+
+    asyncio.run(serve())

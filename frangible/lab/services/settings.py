@@ -1,0 +1,51 @@
+"""What one service of the lab is told when it starts: one JSON file."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["BOUND", "Settings"]
+
+BOUND = 1.0
+"""Seconds from the intended send time within which an order must be acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of any of the services; each uses those that concern it."""
+
+    environment: str
+    node: str
+    service: str
+    port: int
+    """Metrics and health."""
+    nats: str = ""
+    postgres: str = ""
+    orders_port: int = 0
+    """Where a gateway takes orders."""
+    gateways: tuple[int, ...] = ()
+    """Where the generator sends orders."""
+    rate_file: str = ""
+    acknowledged_file: str = ""
+    bound: float = BOUND
+    resend_after: float = 0.3
+    """Seconds after which the generator sends an unacknowledged order again, through another gateway."""
+    ack_wait: float = 1.0
+    """Seconds after which JetStream gives an unconfirmed order to another execution."""
+    max_quantity: int = 10_000
+    """The risk check's limit."""
+    idempotent: bool = True
+    """Whether execution writes an order that it gets twice only once."""
+
+    def write(self, file: Path) -> None:
+        """Store for `read`; only the owner may read it, since it names passwords."""
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            json.dump(asdict(self), stream)
+
+    @classmethod
+    def read(cls, file: str) -> "Settings":
+        """Inverse of `write`."""
+        data = json.loads(Path(file).read_text())
+        data["gateways"] = tuple(data["gateways"])
+        return cls(**data)
