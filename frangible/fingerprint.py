@@ -36,17 +36,20 @@ def diff(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[Differenc
 
 
 def _declared(environment: "Environment") -> dict[str, str]:
-    facts: dict[str, str] = {}
-    for label, value in environment.labels.items():
-        facts[f"label.{label}"] = value
+    facts = {f"label.{label}": value for label, value in environment.labels.items()}
     for node in environment.nodes:
-        facts[f"node.{node.name}.roles"] = ",".join(sorted(node.roles))
-        if node.cpus is not None:
-            facts[f"node.{node.name}.cpus"] = f"{node.cpus:g}"
+        facts[f"node.{node.name}.roles"] = _listed(node.roles)
+        facts[f"node.{node.name}.cpus"] = "" if node.cpus is None else f"{node.cpus:g}"
     for service in environment.services:
-        facts[f"service.{service.name}.role"] = str(service.role or "")
-        facts[f"service.{service.name}.nodes"] = ",".join(sorted(service.nodes))
+        facts[f"service.{service.name}.version"] = service.version
+        facts[f"service.{service.name}.role"] = service.role or ""
+        facts[f"service.{service.name}.nodes"] = _listed(service.nodes)
     for package in environment.middleware:
-        facts[f"middleware.{package.name}.version"] = str(package.version)
-        facts[f"middleware.{package.name}.nodes"] = ",".join(sorted(package.nodes))
-    return facts
+        facts[f"middleware.{package.name}.version"] = package.version
+        facts[f"middleware.{package.name}.nodes"] = _listed(package.nodes)
+    return {name: value for name, value in facts.items() if value}
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Order in a file has no meaning, so it must not look like a change."""
+    return ",".join(sorted(names))

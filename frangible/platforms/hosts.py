@@ -85,7 +85,7 @@ class HostsPlatform:
 
     def facts(self) -> Mapping[str, str]:
         """Return what the transport sees of the host, and the middleware that the inventory declares."""
-        declared = {f"middleware.{package.name}.version": str(package.version) for package in self.environment.middleware}
+        declared = {f"middleware.{package.name}.version": package.version for package in self.environment.middleware if package.version}
         return dict(sorted({**self.transport.facts(), **declared}.items()))
 
     @property

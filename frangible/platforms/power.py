@@ -156,7 +156,7 @@ class CommandDriver:
 
 def _finished(argv: list[str], deadline: float) -> tuple[int, str, str]:
     """Run to the end in a session of its own, so that Ctrl-C does not cut a revert short and a deadline ends the whole of it."""
-    with subprocess.Popen(  # noqa: S603 - the inventory's own command
+    with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True, errors="replace"
     ) as process:
         try:

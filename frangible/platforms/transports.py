@@ -30,7 +30,7 @@ class Transport(Protocol):
         """Replace a file durably; missing folders are made. It survives a loss of power once this returned."""
 
     def delete(self, path: Path) -> None:
-        """Remove a file durably; missing is fine."""
+        """Remove a file durably, with whatever an interrupted write left of it; missing is fine."""
 
     def entries(self, folder: Path) -> tuple[str, ...]:
         """Return the names in a folder, sorted, unfinished writes left out; empty where there is no folder."""
@@ -53,7 +53,7 @@ class LocalTransport:
         _explained("write", path, lambda: _write(path, text))
 
     def delete(self, path: Path) -> None:
-        """Remove a file and sync its folder; missing is fine."""
+        """Remove a file and its unfinished writes, and sync the folder; missing is fine."""
         _explained("delete", path, lambda: _delete(path))
 
     def entries(self, folder: Path) -> tuple[str, ...]:
@@ -120,9 +120,13 @@ def _make_folders(folder: Path) -> None:
 
 def _delete(path: Path) -> None:
     try:
-        path.unlink()
+        names = os.listdir(path.parent)  # noqa: PTH208 - names only
     except (FileNotFoundError, NotADirectoryError):
         return
+    for name in names:
+        # A writer that was killed in the middle leaves its unfinished file: whoever deletes means that too.
+        if name == path.name or name.startswith(f".{path.name}."):
+            path.with_name(name).unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
