@@ -1,9 +1,268 @@
 """Resource keys, held where the target lives.
 
-CONTRACT
-@dataclass(frozen=True) class Holder: key, run_id, owner: ProcessIdentity, epoch: int, expires_at: float, note (who: user@host)
-class LockStore(Protocol): acquire(key, run_id, owner, ttl) -> Holder (LockHeld names the holder, since when, until when, and what would free it);
-   renew(holder, ttl) -> Holder (LockHeld when somebody took it over); release(holder) (only our own epoch); holders() -> tuple[Holder, ...]
-class FileLockStore(folder: Path): one JSON file a key, changed under flock of a sibling file; a holder that expired, or whose local process is dead, is taken over with epoch + 1
-class HeldLocks: acquire_all(store, keys, run_id, owner, ttl) -> HeldLocks (sorted order; all or none); renew(); release()
+A key is one JSON file in a folder that every run on that host shares, changed only under the flock of a sibling file and replaced as a whole, so that
+a reader sees the old holder or the new one and a crash leaves either. The file stays when the key is free: it remembers the epoch, which grows each
+time the key changes hands, so that whoever was overtaken can tell.
 """
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, Self
+from urllib.parse import quote
+
+from frangible.clock import Clock, SystemClock
+from frangible.errors import FrangibleError, LedgerError, LockHeld
+from frangible.process import ProcessIdentity
+
+__all__ = ["FileLockStore", "HeldLocks", "Holder", "LockStore"]
+
+FLOCK_SECONDS = 5.0
+"""How long another process may be in the middle of a change before we give up."""
+SUFFIX = ".lock.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds one key, and until when."""
+
+    key: str
+    run_id: str
+    owner: ProcessIdentity
+    epoch: int
+    """How often the key has changed hands."""
+    expires_at: float
+    """Seconds since the epoch, by the wall clock of the host where the file lives."""
+    note: str
+    """Who that is: `user@host`."""
+    since: float = 0.0
+    """When it was taken, by the same clock."""
+
+
+class LockStore(Protocol):
+    """Where the keys of one place are held."""
+
+    def acquire(self, key: str, run_id: str, owner: ProcessIdentity, ttl: float) -> Holder:
+        """Take a key for `ttl` seconds; raise `LockHeld` that names the holder and what would free it."""
+
+    def renew(self, holder: Holder, ttl: float) -> Holder:
+        """Hold for `ttl` seconds from now; raise `LockHeld` when somebody took the key over."""
+
+    def release(self, holder: Holder) -> None:
+        """Free the key, if it is still this holder's."""
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Return everybody who holds a key now, sorted by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Content of a key's file."""
+
+    epoch: int
+    holder: Holder | None
+
+
+class FileLockStore:
+    """Keys as files of one folder on this host. Safe between threads and processes; a failing disk is a `LedgerError`."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        """Hold keys in `folder`, which is made at the first acquisition."""
+        self.folder = folder
+        self._clock = clock or SystemClock()
+
+    def acquire(self, key: str, run_id: str, owner: ProcessIdentity, ttl: float) -> Holder:
+        """Take a key that is free, expired, or whose holder's process is dead; the same run and owner keep their epoch."""
+        self._make_folder()
+        with self._changing(key):
+            entry, now = self._read(key), self._clock.wall()
+            found = entry.holder
+            if found is not None and (found.run_id, found.owner) == (run_id, owner):
+                return self._put(replace(found, expires_at=now + ttl))
+            if found is not None and not self._is_stale(found):
+                raise LockHeld(_held(found))
+            return self._put(Holder(key, run_id, owner, entry.epoch + 1, now + ttl, _note(owner), since=now))
+
+    def renew(self, holder: Holder, ttl: float) -> Holder:
+        """Hold for `ttl` seconds from now, also when the time had run out and nobody has taken the key since."""
+        with self._changing(holder.key):
+            entry = self._read(holder.key)
+            if entry.epoch != holder.epoch or entry.holder is None:
+                now_held = _held(entry.holder) if entry.holder else f"key {holder.key} was released"
+                raise LockHeld(f"run {holder.run_id} no longer holds key {holder.key} (its epoch was {holder.epoch}, now {entry.epoch}): {now_held}")
+            return self._put(replace(entry.holder, expires_at=self._clock.wall() + ttl))
+
+    def release(self, holder: Holder) -> None:
+        """Free the key; nothing happens when somebody else has taken it over."""
+        with self._changing(holder.key):
+            entry = self._read(holder.key)
+            if entry.epoch == holder.epoch and entry.holder is not None:
+                self._replace(self._path(holder.key), {"key": holder.key, "epoch": entry.epoch, "holder": None})
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Return everybody who holds a key now, sorted by key; nothing is locked or written."""
+        try:
+            paths = sorted(self.folder.glob(f"*{SUFFIX}"))
+        except OSError as error:
+            raise LedgerError(_advice(self.folder, error)) from error
+        found = [entry.holder for entry in map(self._read_file, paths) if entry.holder is not None and not self._is_stale(entry.holder)]
+        return tuple(sorted(found, key=lambda holder: holder.key))
+
+    def _is_stale(self, holder: Holder) -> bool:
+        if holder.expires_at <= self._clock.wall():
+            return True
+        return holder.owner.is_local and not holder.owner.is_alive()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{quote(key, safe='')}{SUFFIX}"
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(_advice(self.folder, error)) from error
+
+    @contextlib.contextmanager
+    def _changing(self, key: str) -> Iterator[None]:
+        """Hold the flock of the key's sibling file, which is never removed: a removed one could be locked twice."""
+        path = self._path(key).with_suffix(".flock")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise LedgerError(_advice(path, error)) from error
+        try:
+            self._flock(descriptor, path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _flock(self, descriptor: int, path: Path) -> None:
+        deadline = time.monotonic() + FLOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise LedgerError(f"lock file {path}: another process has been changing it for {FLOCK_SECONDS:g} s; `fuser {path}` names it") from error
+                time.sleep(0.01)
+            except OSError as error:
+                raise LedgerError(_advice(path, error)) from error
+            else:
+                return
+
+    def _read(self, key: str) -> _Entry:
+        return self._read_file(self._path(key))
+
+    def _read_file(self, path: Path) -> _Entry:
+        try:
+            data = json.loads(path.read_text())
+            held = data["holder"]
+            return _Entry(int(data["epoch"]), None if held is None else _holder(data["key"], int(data["epoch"]), held))
+        except FileNotFoundError:
+            return _Entry(0, None)
+        except OSError as error:
+            raise LedgerError(_advice(path, error)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"lock file {path} is damaged ({error!r}); when `frangible status` shows no run there, delete it") from error
+
+    def _put(self, holder: Holder) -> Holder:
+        held = {"run_id": holder.run_id, "owner": holder.owner.to_json(), "expires_at": holder.expires_at, "note": holder.note, "since": holder.since}
+        self._replace(self._path(holder.key), {"key": holder.key, "epoch": holder.epoch, "holder": held})
+        return holder
+
+    def _replace(self, path: Path, document: dict[str, object]) -> None:
+        """Write beside, sync, rename, sync the folder: after a power cut the old content is there or the new."""
+        beside = path.with_suffix(".new")  # one writer at a time: the flock is held
+        try:
+            with beside.open("w") as file:
+                json.dump(document, file)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise LedgerError(_advice(path, error)) from error
+
+
+class HeldLocks:
+    """The keys that one run holds, all or none."""
+
+    def __init__(self, store: LockStore, holders: Iterable[Holder], ttl: float) -> None:
+        """Use `acquire_all` instead."""
+        self._store = store
+        self._holders = tuple(holders)
+        self._ttl = ttl
+
+    @classmethod
+    def acquire_all(cls, store: LockStore, keys: Iterable[str], run_id: str, owner: ProcessIdentity, ttl: float) -> Self:
+        """Take every key in sorted order, so that two runs never wait for each other; when one is held, free the others and raise `LockHeld`."""
+        taken: list[Holder] = []
+        try:
+            for key in sorted(set(keys)):
+                taken.append(store.acquire(key, run_id, owner, ttl))  # noqa: PERF401 - what was taken before a failure is freed below
+        except FrangibleError as refusal:
+            try:
+                cls(store, taken, ttl).release()
+            except LedgerError as error:
+                refusal.add_note(f"and not freed before this process ends: {error}")
+            raise
+        return cls(store, taken, ttl)
+
+    @property
+    def holders(self) -> tuple[Holder, ...]:
+        """What is held, in sorted order of the keys."""
+        return self._holders
+
+    def renew(self, ttl: float | None = None) -> None:
+        """Hold every key for `ttl` seconds from now, or as long as at first; raise `LockHeld` when one was taken over."""
+        self._holders = tuple(self._store.renew(holder, self._ttl if ttl is None else ttl) for holder in self._holders)
+
+    def release(self) -> None:
+        """Free every key that is still ours; the ones after a failing key too."""
+        holders, self._holders = self._holders, ()
+        failed: list[FrangibleError] = []
+        for holder in reversed(holders):
+            try:
+                self._store.release(holder)
+            except FrangibleError as error:
+                failed.append(error)
+        if failed:
+            raise LedgerError("; ".join(str(error) for error in failed)) from failed[0]
+
+
+def _holder(key: str, epoch: int, held: dict[str, Any]) -> Holder:
+    owner = ProcessIdentity.from_json(held["owner"])
+    return Holder(key, str(held["run_id"]), owner, epoch, float(held["expires_at"]), str(held["note"]), float(held["since"]))
+
+
+def _held(holder: Holder) -> str:
+    return (
+        f"key {holder.key} is held by {holder.note} for run {holder.run_id} (process {holder.owner.pid}) since {_moment(holder.since)} until "
+        f"{_moment(holder.expires_at)} at the latest; `frangible abort {holder.run_id}` frees it, and `frangible recover` if that run is dead"
+    )
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def _note(owner: ProcessIdentity) -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        user = str(os.getuid())
+    return f"{user}@{owner.host}"
+
+
+def _advice(path: Path, error: OSError) -> str:
+    return f"lock file {path}: {error.strerror}; expected a folder that every run on this host may write, with room on its disk"
