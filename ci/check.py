@@ -7,6 +7,7 @@ Each step's output is shown when it fails; the closing line of each test run is 
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
-PYTEST = f"{PYTHON} -m coverage run -m pytest -q"
+PYTEST = f"{PYTHON} -m coverage run -m pytest"
+PYTEST_SUMMARY = re.compile(r"\b(passed|failed|errors?|deselected|no tests ran)\b.* in [0-9.]+s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,12 @@ class Result:
 
     @property
     def closing_line(self) -> str:
-        """The last line that says something, such as pytest's own summary."""
-        lines = [line for line in self.output.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+        """Pytest's own summary of its run, or what was said last."""
+        lines = [line for line in self.output.splitlines() if line.strip()] or [""]
+        return next((line for line in reversed(lines) if PYTEST_SUMMARY.search(line)), lines[-1])
 
 
-TESTS = frozenset({"unit", "lab", "wheel"})
+TESTS = ("wheel", "lab", "unit")
 STAGES: tuple[tuple[Step, ...], ...] = (
     (
         # The longest first: two run at a time.
@@ -136,9 +138,10 @@ def summarise(results: Sequence[Result], seconds: float) -> int:
     failed = [result.step.name for result in results if result.code != 0]
     verdict = f"FAILED: {', '.join(failed)}" if failed else "everything passed"
     say(f"\n{verdict} ({len(results)} steps, {seconds:.0f} s)")
-    for result in results:
-        if result.step.name in TESTS:
-            say(f"{result.step.name}:\n{result.closing_line}")
+    tests = {result.step.name: result for result in results}
+    for name in TESTS:
+        if name in tests:
+            say(f"{name}:\n{tests[name].closing_line}")
     return 1 if failed else 0
 
 
