@@ -6,24 +6,27 @@ if TYPE_CHECKING:
     from chaoslib.types import DiscoveredActivities, Discovery
 
     __version__: str
+else:  # a checker that sees `__getattr__` believes in every name
+
+    def __getattr__(name: str) -> str:
+        """Read the version from the installed metadata only when somebody asks: `import frangible` stays free of cost."""
+        if name != "__version__":
+            raise AttributeError(f"module 'frangible' has no attribute {name!r}")
+        from importlib.metadata import version
+
+        return version("frangible")
+
 
 __all__ = ["__version__", "discover"]
 
 
-def __getattr__(name: str) -> str:
-    """Read the version from the installed metadata only when somebody asks: `import frangible` stays free of cost."""
-    if name != "__version__":
-        raise AttributeError(f"module 'frangible' has no attribute {name!r}")
-    from importlib.metadata import version
-
-    return version("frangible")
-
-
 def discover(discover_system: bool = True) -> "Discovery":  # noqa: ARG001 - chaoslib passes it
     """Return every shipped action and probe, for `chaos discover --no-install frangible`."""
+    from importlib.metadata import version
+
     from chaoslib.discovery.discover import initialize_discovery_result
 
-    discovery: Discovery = initialize_discovery_result("frangible", __getattr__("__version__"), "frangible")
+    discovery: Discovery = initialize_discovery_result("frangible", version("frangible"), "frangible")
     discovery["activities"].extend(_shipped_activities())
     return discovery
 
