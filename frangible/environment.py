@@ -226,6 +226,7 @@ class PrometheusSettings(Declared):
     secret_headers: SecretHeaders = Field(default_factory=dict, description="headers of each request whose values are secrets")
     proxy: Address | None = None
     timeout: Positive = Field(default=5.0, description="deadline of one request")
+    scrape_interval: Positive | None = Field(default=None, description="how often it scrapes; lets validation say exactly what evidence a window can give")
     runs_on: str = Field(default="outside", description="`outside`, or the node that Prometheus runs on")
 
     @model_validator(mode="after")

@@ -1,0 +1,141 @@
+"""Is this experiment fit to run, here? All problems of the file and of its combination with an environment, at once."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from frangible.errors import ExperimentError, FaultError, Problem
+from frangible.experiment import ExperimentFile, Injection, parse_experiment, read_experiment
+from frangible.hypothesis import Hypothesis
+from frangible.inventory import Environment, Inventory
+from frangible.rules import file_problems
+from frangible.yamlfile import Document, nearest
+
+__all__ = ["primitives_of", "validate"]
+
+ASSUMED_SCRAPE_INTERVAL = 1.0
+"""Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
+
+
+def validate(experiment: Path, environment: Environment | None, inventory: Inventory | None, hypotheses: Mapping[str, Hypothesis]) -> tuple[Problem, ...]:
+    """Return all problems of an experiment, sorted by line; with an environment also those of running it there.
+
+    Nothing is reached over the network and nothing is changed. The modules that the experiment names are imported, as the toolkit does.
+    """
+    try:
+        document = read_experiment(experiment)
+    except ExperimentError as error:
+        return error.problems
+    file, found = parse_experiment(experiment, document)
+    problems = [*found, *file_problems(file, document, hypotheses), *_toolkit_problems(document)]
+    if environment is not None:
+        problems.extend(_environment_problems(file, document, environment, hypotheses))
+        if inventory is not None:
+            problems.extend(_mixed_up(environment, inventory))
+    return tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0)))
+
+
+def primitives_of(environment: Environment) -> frozenset[str]:
+    """Return the primitives that the environment's platform will offer, as far as the inventory tells."""
+    platform = environment.platform
+    return frozenset({"power"} if platform.kind == "hosts" and platform.power is not None else ())
+
+
+def _toolkit_problems(document: Document) -> Iterator[Problem]:
+    """Ask the toolkit itself; it stops at its first problem.
+
+    The undecorated function is called: its decorator would empty the cache of an experiment that this process is running.
+    """
+    from chaoslib.caching import cache_activities
+    from chaoslib.exceptions import ChaosException
+    from chaoslib.experiment import ensure_experiment_is_valid
+
+    data = copy.deepcopy(document.data)
+    try:
+        cache_activities(data)
+        ensure_experiment_is_valid.__wrapped__(data)
+    except ChaosException as error:
+        yield document.problem((), f"Chaos Toolkit refuses it: {error}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what its checks do with a part of the wrong shape
+        yield document.problem((), f"Chaos Toolkit cannot make sense of it: {type(error).__name__}: {error}")
+
+
+def _environment_problems(file: ExperimentFile, document: Document, environment: Environment, hypotheses: Mapping[str, Hypothesis]) -> Iterator[Problem]:
+    if file.hypotheses and environment.prometheus is None:
+        message = f"environment {environment.name} has no `prometheus`, so its indicators cannot be read"
+        yield document.problem(("steady-state-hypothesis",), message, "add it to the inventory")
+    for injection in file.injections:
+        yield from _primitive_problems(injection, document, environment)
+        yield from _target_problems(injection, document, environment)
+    if file.injections:
+        for name in file.hypotheses:
+            if name in hypotheses:
+                yield from _reachability_problems(file, document, environment, hypotheses[name])
+
+
+def _primitive_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:
+    from frangible.fault import FaultRegistry
+
+    place = (*injection.loc, "provider", "module")
+    try:
+        fault = FaultRegistry().load(injection.fault)
+    except FaultError as error:
+        yield document.problem(place, str(error))
+        return
+    missing = sorted(fault.needs - primitives_of(environment))
+    if missing:
+        message = f"the fault {injection.fault} needs {', '.join(missing)}, which the platform of {environment.name} does not offer"
+        yield document.problem(place, message, "add `power` to its `platform`" if "power" in missing else "choose another environment")
+
+
+def _target_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:
+    role, name, count = (injection.arguments.get(key) for key in ("role", "name", "count"))
+    place = (*injection.loc, "provider", "arguments")
+    roles = sorted({role for node in environment.nodes for role in node.roles})
+    nodes = [node.name for node in environment.nodes]
+    if not nodes:
+        yield document.problem(place, f"environment {environment.name} has no nodes", "add `nodes` to the inventory")
+        return
+    if isinstance(role, str) and role and role not in roles:
+        yield document.problem((*place, "role"), f"no node of environment {environment.name} has the role {role!r}", nearest(role, roles))
+        return
+    if isinstance(name, str) and name and name not in nodes:
+        yield document.problem((*place, "name"), f"environment {environment.name} has no node {name!r}", nearest(name, nodes))
+        return
+    matching = [node for node in environment.nodes if (not role or role in node.roles) and (not name or name == node.name)]
+    if not matching:
+        yield document.problem((*place, "name"), f"node {name!r} of environment {environment.name} does not have the role {role!r}")
+    elif isinstance(count, int) and count > len(matching):
+        yield document.problem((*place, "count"), f"asked for {count} nodes, {len(matching)} match in environment {environment.name}")
+
+
+def _reachability_problems(file: ExperimentFile, document: Document, environment: Environment, hypothesis: Hypothesis) -> Iterator[Problem]:
+    from frangible.judge import reachability
+
+    declared = environment.prometheus.scrape_interval if environment.prometheus else None
+    for sentence in reachability(
+        hypothesis,
+        scrape_interval=declared or ASSUMED_SCRAPE_INTERVAL,
+        baseline=file.windows.baseline,
+        effect=max(_holds(file), file.windows.observe_for),
+        recovery=file.windows.recovery_limit or hypothesis.recovery.within,
+        load=hypothesis.requires.at_least if hypothesis.requires else 0.0,
+    ):
+        yield document.problem((), f"`held` cannot be reached: {hypothesis.name}: {sentence}")
+
+
+def _holds(file: ExperimentFile) -> float:
+    """Return the seconds for which faults will be in force: actions run one after the other."""
+    return sum(seconds for injection in file.injections if isinstance(seconds := injection.arguments.get("hold", 20.0), int | float))
+
+
+def _mixed_up(environment: Environment, inventory: Inventory) -> Iterator[Problem]:
+    """Two environments whose series cannot be told apart would be judged by each other's."""
+    if environment.prometheus is None or environment.name not in inventory.environments:
+        return
+    family = {environment.name, *inventory.ancestors(environment.name), *inventory.descendants(environment.name)}
+    for other in inventory.environments.values():
+        same = other.prometheus is not None and other.prometheus.url == environment.prometheus.url and other.labels == environment.labels
+        if same and other.name not in family:
+            message = f"environments {environment.name} and {other.name} have the same Prometheus and the same `labels`: their series cannot be told apart"
+            yield Problem(str(inventory.path), None, "", message, "give each `labels` of its own")
