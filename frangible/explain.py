@@ -1,9 +1,12 @@
 """Why a run got its verdict, in sentences, and what to draw. Pure: a journal record in, text and numbers out."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
+from frangible.fingerprint import Difference, diff
 from frangible.journal.record import RunRecord
 from frangible.judge import FaultProof, IndicatorVerdict, Outcome, Window, WindowName
 
@@ -148,7 +151,7 @@ def _changes(record: RunRecord, previous: RunRecord | None) -> tuple[str, ...]:
     if previous is None:
         return ()
     before = f"run {previous.id} ({previous.outcome or previous.state})"
-    differences = _differences(previous.fingerprint, record.fingerprint)
+    differences = tuple(_difference(one) for one in diff(previous.fingerprint, record.fingerprint))
     if previous.experiment_digest != record.experiment_digest:
         differences = ("the experiment's file was edited", *differences)
     if not differences:
@@ -156,17 +159,11 @@ def _changes(record: RunRecord, previous: RunRecord | None) -> tuple[str, ...]:
     return (f"Since {before}:", *differences)
 
 
-def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    found = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
-        if old is None:
-            found.append(f"{name}: new, {new}")
-        else:
-            found.append(f"{name}: gone, was {old}" if new is None else f"{name}: {old} -> {new}")
-    return tuple(found)
+def _difference(one: Difference) -> str:
+    name, old, new = one
+    if old is None:
+        return f"{name}: new, {new}"
+    return f"{name}: gone, was {old}" if new is None else f"{name}: {old} -> {new}"
 
 
 def _notes(record: RunRecord) -> tuple[str, ...]:
@@ -222,17 +219,19 @@ def _bound(text: str) -> float | None:
 def sparkline(plot: Plot, width: int = 60) -> tuple[str, ...]:
     """Draw the plot in two lines of text: bars, and below them which window each bar is in (b, e, r)."""
     end = max([plot.times[-1], *(window.end for window in plot.windows)])
-    step = max(end / width, 1e-9)
-    columns = [_mean(plot, number * step, (number + 1) * step) for number in range(width)]
+    # No column narrower than the distance of the points: a gap is to mean that a value is missing.
+    apart = median([after - before for before, after in pairwise(plot.times)] or [end])
+    step = max(end / width, apart, 1e-9)
+    columns = [_mean(plot, number * step, (number + 1) * step) for number in range(int(end / step) + 1)]
     low, high = min(plot.values), max(plot.values)
     bars = "".join(GAP if value is None else _bar(value, low, high) for value in columns)
-    marks = "".join(_mark(plot.windows, (number + 0.5) * step) for number in range(width))
+    marks = "".join(_mark(plot.windows, (number + 0.5) * step) for number in range(len(columns)))
     scale = f"{_number(low)} to {_number(high)}"
     return (f"{bars}  {scale}", marks.rstrip())
 
 
 def _mean(plot: Plot, start: float, end: float) -> float | None:
-    inside = [value for at, value in zip(plot.times, plot.values, strict=True) if start <= at < end or (at == end == plot.times[-1])]
+    inside = [value for at, value in zip(plot.times, plot.values, strict=True) if start <= at < end]
     return sum(inside) / len(inside) if inside else None
 
 

@@ -1,7 +1,7 @@
 """What commands open: the inventory, the journal, the ledger, the files that an argument names."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,6 @@ from frangible.errors import UsageError
 from frangible.home import Home
 
 if TYPE_CHECKING:
-    from frangible.hypothesis import Hypothesis
     from frangible.inventory import Inventory
     from frangible.journal import Journal
     from frangible.ledger import Ledger
@@ -24,7 +23,6 @@ __all__ = [
     "InventoryPath",
     "RunId",
     "experiment_file",
-    "hypotheses_for",
     "inventory_at",
     "journal_of",
     "ledger_of",
@@ -90,16 +88,3 @@ def experiment_file(name: str) -> Path:
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped) or 'none'}"
     raise UsageError(f"experiment {name!r}: neither a file nor the name of a shipped experiment; {hint}")
-
-
-def hypotheses_for(folders: Iterable[Path] | None, experiment: Path | None = None) -> "Mapping[str, Hypothesis]":
-    """Load the shipped hypotheses, those of `folders`, and those in `hypotheses/` beside the experiment."""
-    from frangible.hypothesis import load_hypotheses, shipped_hypotheses
-
-    paths = [shipped_hypotheses(), *(folders or ())]
-    if experiment is not None:
-        beside = experiment.absolute().parent / "hypotheses"
-        if beside.is_dir():
-            paths.append(beside)
-    # The same folder twice is one folder: a hypothesis must not clash with itself.
-    return load_hypotheses(dict.fromkeys(path.resolve() for path in paths))

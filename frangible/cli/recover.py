@@ -35,7 +35,8 @@ def recover(
 ) -> None:
     """Revert what runs that died have left in force, and close those runs.
 
-    Faults of runs whose supervisor lives are left to it. Exits with 0 when nothing is left, with 1 when something is. With --watch and --json: one document a line for each look.
+    Faults of runs whose supervisor lives are left to it. Exits with 0 when nothing is left, with 1 when something is.
+    With --watch and --json it prints one document a line whenever something changed.
 
     \b
     Example:
@@ -53,7 +54,7 @@ def recover(
         if report != told:
             _tell(report, as_json=as_json, line=True)
         told = report
-    if _left(report):
+    if not report.clean:
         raise typer.Exit(1)
 
 
@@ -76,18 +77,15 @@ def _inventory(explicit: "Path | None", home: Home) -> "Inventory | None":
         return None
 
 
-def _left(report: "RecoveryReport") -> bool:
-    return bool(report.failed or report.problems)
-
-
 def _tell(report: "RecoveryReport", *, as_json: bool, line: bool) -> None:
     if as_json:
         document = {
             "reverted": list(report.reverted),
             "failed": list(report.failed),
             "closed_runs": list(report.closed_runs),
+            "in_progress": list(report.in_progress),
             "problems": list(report.problems),
-            "nothing_left": not _left(report),
+            "nothing_left": report.clean,
         }
         if line:
             import json
@@ -101,4 +99,12 @@ def _tell(report: "RecoveryReport", *, as_json: bool, line: bool) -> None:
             typer.echo(f"{what}: {one}")
     for problem in report.problems:
         typer.echo(f"frangible: {problem}", err=True)
-    typer.echo("something is left: see above" if _left(report) else "nothing is left in force")
+    typer.echo(_summary(report))
+
+
+def _summary(report: "RecoveryReport") -> str:
+    if not report.clean:
+        return "something is left: see above"
+    if report.in_progress:
+        return f"nothing is left over; in progress, and watched by their supervisors: {', '.join(report.in_progress)}"
+    return "nothing is left in force"

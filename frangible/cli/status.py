@@ -80,7 +80,7 @@ def _look_at_locks(home: Home, inventory: "Path | None", found: Found) -> None:
     try:
         _, loaded = inventory_at(inventory, home)
     except FrangibleError as error:
-        found.problems.append(f"locks are unknown: {error}")
+        found.problems.extend(f"locks are unknown: {line}" for line in str(error).splitlines())
         return
     seen = set()
     for environment in loaded.environments.values():

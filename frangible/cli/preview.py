@@ -1,0 +1,146 @@
+"""What `frangible run --dry-run` shows: everything that would happen, and whether it may."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from frangible.cli.opening import ledger_of
+from frangible.cli.output import print_json, span
+from frangible.errors import FrangibleError, LedgerError, Refused
+from frangible.home import Home
+
+if TYPE_CHECKING:
+    from frangible.experiment import Injection
+    from frangible.hypothesis import Hypothesis
+    from frangible.injection import Choice
+    from frangible.plan import Plan
+
+__all__ = ["preview"]
+
+REFUSED = 4
+DEFAULT_HOLD = 20.0
+
+
+def preview(plan: "Plan", *, as_json: bool) -> int:
+    """Print the plan and the guards' answer; return the exit code. Nothing is left of the plan on disk."""
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    injections = [_injection(plan, one) for one in _injections(plan)]
+    reasons = [*(str(one["problem"]) for one in injections if one["problem"]), *_refusals(plan, injections)]
+    document = _document(plan, injections, reasons)
+    if as_json:
+        print_json(document)
+    else:
+        for line in _lines(plan, document):
+            typer.echo(line)
+    for reason in reasons:
+        typer.echo(f"frangible: not injecting: {reason}", err=True)
+    return REFUSED if reasons else 0
+
+
+def _injections(plan: "Plan") -> "tuple[Injection, ...]":
+    from pathlib import Path
+
+    from frangible.experiment import load_experiment_file
+
+    return load_experiment_file(Path(plan.experiment_path)).injections
+
+
+def _injection(plan: "Plan", injection: "Injection") -> dict[str, object]:
+    """One action: which targets it would draw. Without a seed of its own, the run draws again."""
+    from frangible.injection import draw
+
+    choice, hold = _choice(injection)
+    found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "problem": ""}
+    try:
+        targets, _ = draw(plan.environment, choice)
+    except Refused as refusal:
+        return found | {"problem": "; ".join(refusal.reasons)}
+    return found | {"targets": [target.name for target in targets]}
+
+
+def _choice(injection: "Injection") -> "tuple[Choice, float]":
+    from frangible.injection import Choice
+
+    asked = injection.arguments
+    choice = Choice(str(asked.get("role", "")), str(asked.get("name", "")), int(str(asked.get("count", 1))), int(str(asked.get("seed", 0))))
+    return choice, float(str(asked.get("hold", DEFAULT_HOLD)))
+
+
+def _refusals(plan: "Plan", injections: list[dict[str, object]]) -> list[str]:
+    """Ask the guards as a run would, and look who holds the locks."""
+    from frangible.guard import decide
+    from frangible.platforms import open_platform
+    from frangible.supervisor.admitting import guard_facts
+
+    targets = {name for one in injections for name in one["targets"]}  # type: ignore[attr-defined]
+    try:
+        platform = open_platform(plan.environment)
+        with ledger_of(Home.find()) as ledger:
+            decision = decide(guard_facts(plan, ledger, platform, ()))
+            reasons = list(decision.reasons)
+            for one in injections:
+                asked = decide(guard_facts(plan, ledger, platform, tuple(one["targets"])))  # type: ignore[arg-type]
+                reasons += [reason for reason in asked.reasons if reason not in reasons]
+        held = [one for one in platform.locks().holders() if one.key in plan.keys]
+    except (LedgerError, FrangibleError) as error:
+        return [str(error)]
+    return reasons + [f"{one.key} is held by run {one.run_id} ({one.note})" for one in held] + ([] if targets or not plan.injects else ["no target"])
+
+
+def _document(plan: "Plan", injections: list[dict[str, object]], reasons: list[str]) -> dict[str, object]:
+    windows = plan.windows
+    return {
+        "experiment": plan.experiment,
+        "title": plan.title,
+        "environment": plan.environment.name,
+        "tier": plan.environment.tier,
+        "owner": plan.environment.owner.team if plan.environment.owner else None,
+        "injections": injections,
+        "windows": json.loads(plan.windows_json),
+        "shortest_seconds": windows.baseline + max(plan.longest_hold, windows.observe_for) + _steady_for(plan.hypotheses),
+        "keys": list(plan.keys),
+        "indicators": [row for hypothesis in plan.hypotheses for row in _indicators(plan, hypothesis)],
+        "allowed": not reasons,
+        "reasons": reasons,
+    }
+
+
+def _steady_for(hypotheses: "tuple[Hypothesis, ...]") -> float:
+    return max((hypothesis.recovery.steady_for for hypothesis in hypotheses), default=0.0)
+
+
+def _indicators(plan: "Plan", hypothesis: "Hypothesis") -> Iterator[dict[str, object]]:
+    from frangible.template import render
+
+    for indicator in hypothesis.indicators:
+        queries = (indicator.good, indicator.valid) if indicator.kind == "ratio" else (indicator.query,)
+        yield {
+            "hypothesis": hypothesis.name,
+            "indicator": indicator.name,
+            "kind": indicator.kind,
+            "bound": indicator.bound.model_dump(by_alias=True, exclude_none=True),
+            "queries": [render(query, plan.environment.labels) for query in queries],
+        }
+
+
+def _lines(plan: "Plan", document: dict[str, object]) -> Iterator[str]:
+    environment, windows = plan.environment, plan.windows
+    yield f"{plan.experiment} ({plan.title}) on {environment.name}; tier {environment.tier}, owner {document['owner'] or 'unknown'}"
+    for one in document["injections"]:  # type: ignore[attr-defined]
+        targets = ", ".join(one["targets"]) or "nothing"
+        drawn = "" if one["seed"] else " (drawn now; the run draws again)"
+        yield f"inject: {one['fault']} on {targets}{drawn} for {span(one['hold'])}"
+    if not plan.injects:
+        yield "inject: nothing"
+    yield f"windows: baseline {span(windows.baseline)}, at most {span(windows.baseline_limit)}; settle {span(windows.settle)}"
+    yield f"shortest time: {span(float(str(document['shortest_seconds'])))}"
+    yield f"resource keys: {', '.join(plan.keys)}"
+    for row in document["indicators"]:  # type: ignore[attr-defined]
+        bound = ", ".join(f"{name} {value:g}" for name, value in row["bound"].items())
+        yield f"indicator: {row['hypothesis']}/{row['indicator']}, {row['kind']}, {bound}"
+        yield from (f"  {query}" for query in row["queries"])
+    yield "validated: every problem that would keep the verdict from `held` would have been reported"
+    yield "nothing was injected" if document["allowed"] else "a run would be refused; nothing was injected"

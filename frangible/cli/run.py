@@ -1,0 +1,180 @@
+"""`frangible run`: one experiment on one environment."""
+
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frangible.cli import completion
+from frangible.cli.group import new_app
+from frangible.cli.live import open_view
+from frangible.cli.opening import EnvironmentName, HypothesisFolders, InventoryPath, experiment_file, inventory_at, journal_of
+from frangible.cli.watching import Watched
+from frangible.home import Home
+
+if TYPE_CHECKING:
+    from frangible.cli.live import View
+    from frangible.inventory import Inventory
+    from frangible.launch import RunHandle
+    from frangible.plan import Plan
+    from frangible.progress import Event
+
+__all__ = ["app"]
+
+INCONCLUSIVE = 3
+
+app = new_app()
+
+
+class LeftAlone(Exception):
+    """The user pressed Ctrl-C twice: leave, and let the supervisor revert."""
+
+
+@app.command()
+def run(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="An experiment file, or the name of a shipped one.", autocompletion=completion.experiments)
+    ],
+    environment: EnvironmentName,
+    inventory: InventoryPath = None,
+    hypotheses: HypothesisFolders = None,
+    note: Annotated[str, typer.Option("--note", help="Kept in the journal.")] = "",
+    ticket: Annotated[str, typer.Option("--ticket", metavar="ID", help="Kept in the journal.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, ask the guards, print the plan; inject nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run's record as one JSON document; progress stays on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Run one experiment on one environment and judge it.
+
+    Ctrl-C stops the run and reverts its faults; a second one leaves at once, and the supervisor goes on reverting.
+
+    Exits with 0 held, 1 deviated, 3 inconclusive, 4 refused, 2 usage, 70 internal error.
+
+    \b
+    Example:
+      frangible run node-loss --environment lab-london --ticket CHG-4711
+      frangible run ./my-experiment.yaml -e lab-newyork --dry-run
+    """
+    home = Home.find()
+    plan, loaded = _plan(home, experiment, environment, inventory, hypotheses, note, ticket)
+    if dry_run:
+        from frangible.cli.preview import preview
+
+        raise typer.Exit(preview(plan, as_json=as_json))
+    raise typer.Exit(_run(plan, loaded, home, as_json=as_json, quiet=quiet))
+
+
+def _plan(
+    home: Home, experiment: str, environment: str, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str
+) -> "tuple[Plan, Inventory]":
+    from frangible import launch
+
+    file = experiment_file(experiment)
+    _, loaded = inventory_at(inventory, home)
+    chosen = loaded.get(environment)
+    known = launch.hypotheses_for(file, tuple(folders or ()))
+    return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known), loaded
+
+
+def _run(plan: "Plan", inventory: "Inventory", home: Home, *, as_json: bool, quiet: bool) -> int:
+    from frangible import launch
+
+    watched = Watched(run=plan.run_id, environment=plan.environment.name, experiment=plan.experiment)
+    handle = launch.start(plan)
+    view = open_view(watched, quiet=quiet)
+    try:
+        _follow(handle, view)
+    except LeftAlone:
+        view.close()
+        typer.echo(f"frangible: left run {plan.run_id}; its supervisor (pid {handle.supervisor.pid}) goes on reverting: see `frangible status`", err=True)
+        return INCONCLUSIVE
+    finally:
+        view.close()
+    if watched.last is None:
+        return _supervisor_died(plan, inventory, home)
+    return _end(plan, watched.last, home, as_json=as_json, quiet=quiet)
+
+
+def _follow(handle: "RunHandle", view: "View") -> None:
+    """Show events until the run has ended; Ctrl-C and SIGTERM abort it, a second one raises `LeftAlone`."""
+    asked = 0
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise LeftAlone
+        view.say("stopping: faults are being reverted; Ctrl-C again leaves that to the supervisor")
+        handle.abort(f"stopped by {signal.Signals(number).name}")
+
+    with _catching(stop):
+        for event in handle.events():
+            view.show(event)
+
+
+@contextlib.contextmanager
+def _catching(handler: "Callable[[int, object], None]") -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _supervisor_died(plan: "Plan", inventory: "Inventory", home: Home) -> int:
+    """Nobody said how the run ended: revert what it left, here and now."""
+    from frangible.fault import FaultRegistry
+    from frangible.recovery import recover
+
+    typer.echo(f"frangible: the supervisor of run {plan.run_id} died; its log is {plan.folder / 'supervisor.log'}", err=True)
+    report = recover(home, inventory, run_id=plan.run_id, registry=FaultRegistry())
+    for what, ones in (("reverted", report.reverted), ("NOT reverted", report.failed), ("problem", report.problems)):
+        for one in ones:
+            typer.echo(f"frangible: {what}: {one}", err=True)
+    if not report.clean:
+        typer.echo("frangible: something is left in force; run `frangible recover --watch`", err=True)
+    return INCONCLUSIVE
+
+
+def _end(plan: "Plan", event: "Event", home: Home, *, as_json: bool, quiet: bool) -> int:
+    """Print the verdict, or why there is none."""
+    code = event.get("exit_code", INCONCLUSIVE)
+    if as_json:
+        typer.echo(_record(plan, event, home))
+    elif event["event"] == "verdict":
+        for line in verdict_lines(event, plan, quiet=quiet):
+            typer.echo(line)
+    if event["event"] == "refused":
+        typer.echo(f"frangible: {event.get('message') or 'not injecting: ' + '; '.join(event.get('reasons', []))}", err=True)
+    elif event["event"] == "failed":
+        typer.echo(f"frangible: {event.get('message', 'the run failed')}; its log is {plan.folder / 'supervisor.log'}", err=True)
+    if event.get("journalled") is False:
+        typer.echo(f"frangible: the journal could not be written; `frangible journal import {plan.record_path}` puts the record in", err=True)
+    return code
+
+
+def verdict_lines(event: "Event", plan: "Plan", *, quiet: bool) -> list[str]:
+    """Render the verdict block."""
+    head = f"{event.get('outcome', '').upper()}: {plan.experiment} on {plan.environment.name}"
+    if quiet:
+        return [head]
+    return [head, *(f"  - {reason}" for reason in event.get("reasons", [])), f"run {plan.run_id}; read more: frangible explain {plan.run_id}"]
+
+
+def _record(plan: "Plan", event: "Event", home: Home) -> str:
+    """Return the run's record as JSON; for a run without one, how it ended."""
+    from frangible.journal import record_to_json
+
+    if event["event"] != "verdict":
+        print_reasons = event.get("reasons") or [event.get("message", "")]
+        return json.dumps({"id": plan.run_id, "outcome": event["event"], "reasons": print_reasons, "exit_code": event.get("exit_code")}, indent=2)
+    if event.get("journalled") is False:
+        return plan.record_path.read_text(encoding="utf-8")
+    with journal_of(home) as journal:
+        return json.dumps(json.loads(record_to_json(journal.get(plan.run_id))), indent=2)
