@@ -23,7 +23,7 @@ def file_problems(file: ExperimentFile, document: Document, hypotheses: Mapping[
     yield from _control_problems(file, document)
     yield from _dependency_problems(document)
     yield from _steady_state_problems(file, document)
-    yield from _probe_problems(document, hypotheses)
+    yield from _probe_problems(file, document, hypotheses)
     yield from _stray_problems(document)
     yield from _foreign_problems(file, document)
     for injection in (*file.injections, *file.foreign):
@@ -69,7 +69,8 @@ def _steady_state_problems(file: ExperimentFile, document: Document) -> Iterator
         yield document.problem(loc, message, "add a probe with module frangible.probes.steady_state, func steady_state, arguments {hypothesis: NAME}")
 
 
-def _probe_problems(document: Document, hypotheses: Mapping[str, Hypothesis]) -> Iterator[Problem]:
+def _probe_problems(file: ExperimentFile, document: Document, hypotheses: Mapping[str, Hypothesis]) -> Iterator[Problem]:
+    resolved = tuple(name for name in file.hypotheses if name not in hypotheses)
     for loc, raw in _activities(document.data):
         if not is_steady_state(raw):
             continue
@@ -78,8 +79,9 @@ def _probe_problems(document: Document, hypotheses: Mapping[str, Hypothesis]) ->
         where = (*loc, "provider", "arguments", "hypothesis")
         if not isinstance(name, str):
             yield document.problem(where, "expected the name of a hypothesis, found none", nearest("", hypotheses))
-        elif name not in hypotheses and "${" not in name:
-            yield document.problem(where, f"no hypothesis is called {name!r}", nearest(name, hypotheses))
+        else:
+            for unknown in resolved if "${" in name else (name,) if name not in hypotheses else ():
+                yield document.problem(where, f"no hypothesis is called {unknown!r}", nearest(unknown, hypotheses))
         if loc[0] == "steady-state-hypothesis" and raw.get("tolerance") is not True:
             yield document.problem((*loc, "tolerance"), "expected `tolerance: true`: the probe says whether the hypothesis holds")
 

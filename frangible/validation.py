@@ -9,9 +9,10 @@ from frangible.experiment import ExperimentFile, Injection, parse_experiment, re
 from frangible.hypothesis import Hypothesis
 from frangible.inventory import Environment, Inventory
 from frangible.rules import file_problems
+from frangible.schemas import schema
 from frangible.yamlfile import Document, nearest
 
-__all__ = ["primitives_of", "validate"]
+__all__ = ["primitives_of", "schema", "validate"]
 
 ASSUMED_SCRAPE_INTERVAL = 1.0
 """Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
@@ -77,8 +78,11 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
     from frangible.fault import FaultRegistry
 
     place = (*injection.loc, "provider", "module")
+    registry = FaultRegistry()
+    if injection.fault not in registry.kinds():
+        return  # reported as a module that cannot be imported
     try:
-        fault = FaultRegistry().load(injection.fault)
+        fault = registry.load(injection.fault)
     except FaultError as error:
         yield document.problem(place, str(error))
         return
