@@ -27,8 +27,8 @@ LEVEL = """\
 logfile={log}
 logfile_maxbytes=5MB
 logfile_backups=1
-pidfile={folder}/supervisord.pid
-childlogdir={folder}
+pidfile=supervisord.pid
+childlogdir=.
 {user}
 [inet_http_server]
 port=127.0.0.1:{port}
@@ -56,14 +56,18 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def _seen_from(home: Path, file: Path) -> str:
+    """A node's supervisord works in the node's own folder."""
+    return str(file.relative_to(home, walk_up=True))
+
+
 def _write_node(state: LabState, environment: EnvironmentSpec, node: NodeSpec) -> None:
     folder = Folder(state.folder)
     home = folder.node(environment.name, node.name)
     home.mkdir(parents=True, exist_ok=True)
     (folder.targets(environment.name) / node.name).mkdir(parents=True, exist_ok=True)
     text = LEVEL.format(
-        log=_literal(str(folder.log(environment.name, node.name, "supervisord"))),
-        folder=_literal(str(home)),
+        log=_seen_from(home, folder.log(environment.name, node.name, "supervisord")),
         user="user=root\n" if os.geteuid() == 0 else "",
         port=state.ports[f"{environment.name}/{node.name}/supervisord"],
         password=state.password,
@@ -71,7 +75,7 @@ def _write_node(state: LabState, environment: EnvironmentSpec, node: NodeSpec) -
     for program in node_programs(state, environment, node):
         _write_settings(program)
         log = folder.log(environment.name, node.name, program.name)
-        text += PROGRAM.format(name=program.name, command=_literal(shlex.join(program.command)), log=_literal(str(log)))
+        text += PROGRAM.format(name=program.name, command=_literal(shlex.join(program.command)), log=_seen_from(home, log))
     configuration = home / "supervisord.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(text)
@@ -119,7 +123,7 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
         "prometheus": {"url": state.prometheus_url, "runs-on": "outside"},
         "labels": {"environment": spec.name},
         "nodes": [{"name": node.name, "roles": list(node.roles), "cpus": node.cpus} for node in spec.nodes],
-        "services": [{"name": role, "role": role, "nodes": names[role]} for role in roles if role not in middleware],
+        "services": [{"name": role, "version": version("frangible"), "role": role, "nodes": names[role]} for role in roles if role not in middleware],
         "middleware": [
             *({"name": name, "version": found, "nodes": names[name]} for name, found in middleware.items()),
             {"name": "supervisor", "version": version("supervisor"), "nodes": [node.name for node in spec.nodes]},

@@ -35,7 +35,7 @@ POLL = 0.2
 
 def status(folder: Path) -> LabState | None:
     """Return the running lab of a folder, or None when there is none."""
-    state = LabState.read(folder)
+    state = LabState.read(folder.resolve())
     return state if state is not None and state.alive else None
 
 
@@ -44,7 +44,7 @@ def up(folder: Path, progress: Callable[[str], None]) -> LabState:
 
     A lab that runs already is returned as it is. When starting fails, nothing is left running and the `LabError` names the log to read.
     """
-    folder = folder.absolute()
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     # PostgreSQL, which may run as another user, passes through; others may not list.
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -63,7 +63,7 @@ def up(folder: Path, progress: Callable[[str], None]) -> LabState:
 
 def down(folder: Path, *, keep_data: bool = False) -> bool:
     """End every process of the lab in a folder and remove its data; return whether there was anything. Works without a rack too."""
-    folder = folder.absolute()
+    folder = folder.resolve()
     if not folder.exists():
         return False
     with _working(folder):
@@ -150,6 +150,9 @@ def _wait_for(missing: Callable[[], list[str]], what: str, state: LabState, bega
 def _nodes_not_ready(state: LabState) -> list[str]:
     nodes = ask(state.folder, {"do": "nodes"})["nodes"]
     programs = ask(state.folder, {"do": "outside"})["programs"]
+    for one in programs:
+        if not one["processes"]:  # nobody restarts these
+            raise LabError(f"{one['name']} has ended while the lab started; read {Folder(state.folder).log(one['place'], one['name'])}")
     return [key for key, node in nodes.items() if not node["ready"]] + [f"{one['place']}/{one['name']}" for one in programs if not one["ready"]]
 
 

@@ -5,7 +5,9 @@ also for processes in sessions of their own.
 """
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 from supervisor import supervisord
 
@@ -23,7 +25,10 @@ def become_subreaper() -> None:
 def main(configuration: str) -> None:
     """Supervise the node's programs until killed."""
     become_subreaper()
-    supervisord.main(["--nodaemon", "--silent", "--configuration", configuration])
+    # The configuration names logs from here: supervisord expands their paths twice, so that no escape of a percent sign survives.
+    file = Path(configuration)
+    os.chdir(file.parent)
+    supervisord.main(["--nodaemon", "--silent", "--configuration", file.name])
 
 
 if __name__ == "__main__":
