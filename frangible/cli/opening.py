@@ -61,9 +61,12 @@ def journal_of(home: Home) -> "Iterator[Journal]":
 
 @contextlib.contextmanager
 def ledger_of(home: Home) -> "Iterator[Ledger]":
-    """Open the ledger, and close it."""
+    """Open the ledger, and close it; the home's folder is made at first use."""
     from frangible.ledger import Ledger
 
+    if home.ledger_url.startswith(f"sqlite:///{home.path}/"):
+        with contextlib.suppress(OSError):  # the ledger's own error says more
+            home.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with contextlib.closing(Ledger.open(home.ledger_url)) as ledger:
         yield ledger
 

@@ -39,8 +39,8 @@ def _plotext(plot: Plot, width: int) -> list[str]:
         figure.line(plot.bound, "horizontal", style="dotted")
     for window in plot.windows:
         figure.line(window.start, "vertical")
-    text = figure.build().string()
-    return (text if _coloured() else plotext.uncolorize(text)).splitlines()
+    text: str = figure.build().string()
+    return (text if _coloured() else str(plotext.uncolorize(text))).splitlines()
 
 
 def _coloured() -> bool:

@@ -1,24 +1,16 @@
 """`frangible schema`: the JSON Schema of a file format."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from frangible.cli.group import new_app
 from frangible.cli.output import print_json
+from frangible.cli.validate import Kind
 
 __all__ = ["app"]
 
 app = new_app()
-
-
-class Kind(StrEnum):
-    """The file formats that have a schema."""
-
-    INVENTORY = "inventory"
-    HYPOTHESIS = "hypothesis"
-    EXPERIMENT = "experiment"
 
 
 @app.command()
@@ -29,6 +21,6 @@ def schema(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="inventory,
     Example:
       frangible schema inventory > inventory.schema.json
     """
-    from frangible import validation
+    from frangible import schemas
 
-    print_json(validation.schema(kind.value))
+    print_json(schemas.schema(kind.value))

@@ -1,0 +1,126 @@
+"""`frangible validate`: every problem of every file, at once."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frangible.cli import completion
+from frangible.cli.group import new_app
+from frangible.cli.opening import AsJson, HypothesisFolders, InventoryPath, experiment_file, inventory_at
+from frangible.cli.output import print_json
+from frangible.errors import FrangibleError, InputError, Problem, UsageError
+from frangible.home import Home
+
+if TYPE_CHECKING:
+    from frangible.environment import Environment
+    from frangible.inventory import Inventory
+
+__all__ = ["Kind", "app", "kind_of"]
+
+app = new_app()
+
+
+class Kind(StrEnum):
+    """The kinds of files that people write."""
+
+    INVENTORY = "inventory"
+    HYPOTHESIS = "hypothesis"
+    EXPERIMENT = "experiment"
+
+
+@app.command()
+def validate(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Files, inventory folders, or names of shipped experiments.", autocompletion=completion.experiments),
+    ],
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", "-e", metavar="NAME", help="Check experiments against this environment too.", autocompletion=completion.environments),
+    ] = None,
+    inventory: InventoryPath = None,
+    hypotheses: HypothesisFolders = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check experiment, hypothesis and inventory files; report all problems at once.
+
+    What a file is shows in its content: `environments`, `indicators`, else it is an experiment. Nothing is reached over the network.
+    With --environment it is also checked whether the experiment can run there, and whether `held` can be reached at all.
+    Exits with 0 when there is no problem, else with 2.
+
+    \b
+    Example:
+      frangible validate node-loss --environment lab-london
+      frangible validate inventory/*.yaml hypotheses/*.yaml
+    """
+    where = _where(environment, inventory)
+    problems = [problem for name in files for problem in _problems(name, where, hypotheses or [])]
+    if as_json:
+        print_json({"files": files, "problems": [asdict(problem) for problem in problems]})
+    else:
+        _tell(files, problems)
+    if problems:
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _where(environment: str | None, inventory: Path | None) -> "tuple[Environment, Inventory] | None":
+    if environment is None:
+        return None
+    _, loaded = inventory_at(inventory, Home.find())
+    return loaded.get(environment), loaded
+
+
+def _tell(files: list[str], problems: list[Problem]) -> None:
+    for problem in problems:
+        typer.echo(f"frangible: {problem}", err=True)
+    if not problems:
+        typer.echo(f"{len(files)} file{'s' if len(files) != 1 else ''}: no problem")
+
+
+def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> Iterable[Problem]:
+    """Check one file by its kind; a file that cannot be read is a problem like any other."""
+    try:
+        path = Path(name) if Path(name).exists() else experiment_file(name)
+        match kind_of(path):
+            case Kind.INVENTORY:
+                from frangible.inventory import load_inventory
+
+                load_inventory(path)
+            case Kind.HYPOTHESIS:
+                from frangible.hypothesis import load_hypotheses
+
+                load_hypotheses((path,))
+            case Kind.EXPERIMENT:
+                return _experiment(path, where, folders)
+    except InputError as error:
+        return error.problems
+    except FrangibleError as error:
+        return (Problem(name, None, "", str(error)),)
+    return ()
+
+
+def _experiment(path: Path, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> tuple[Problem, ...]:
+    from frangible import launch
+    from frangible.validation import validate as check
+
+    known = launch.hypotheses_for(path, tuple(folders))
+    return check(path, where[0] if where else None, where[1] if where else None, known)
+
+
+def kind_of(path: Path) -> Kind:
+    """Tell what a file is meant to be from its content; a folder is an inventory."""
+    if path.is_dir():
+        return Kind.INVENTORY
+    if path.suffix == ".json":
+        return Kind.EXPERIMENT
+    from frangible.yamlfile import read_document
+
+    data = read_document(path, InputError).data
+    keys = data.keys() if isinstance(data, dict) else frozenset[str]()
+    if "environments" in keys:
+        return Kind.INVENTORY
+    return Kind.HYPOTHESIS if "indicators" in keys else Kind.EXPERIMENT
