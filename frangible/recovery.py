@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_exponential
@@ -135,6 +134,9 @@ class Reverter:
         """Revert and look, again and again until the limit, then once more after the settle time."""
         stop = threading.Event()
 
+        def pause(seconds: float) -> None:
+            self.clock.wait(stop, seconds)
+
         def attempt() -> Observation:
             fault.revert(self.platform, lease.target, lease.prior)
             return fault.observe_reverted(self.platform, lease.target, lease.prior)
@@ -143,7 +145,7 @@ class Reverter:
             retry=retry_if_result(lambda seen: not seen.real) | retry_if_exception_type(PlatformError),
             stop=stop_after_delay(REVERT_LIMIT),
             wait=wait_exponential(multiplier=0.05, max=2.0),
-            sleep=partial(self.clock.wait, stop),
+            sleep=pause,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         seen: Observation = retrying(attempt)

@@ -11,7 +11,7 @@ from frangible.process import ProcessIdentity
 if TYPE_CHECKING:
     from frangible.guard import Facts
     from frangible.journal import Journal, RunRecord
-    from frangible.ledger import Ledger
+    from frangible.ledger import Lease, Ledger, Stop
     from frangible.locks import HeldLocks
     from frangible.plan import Plan
     from frangible.platforms import Platform
@@ -71,11 +71,11 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
 
     environment = plan.environment
     unanswered: list[str] = []
-    leases, halt, stop = (), None, None
+    leases: tuple[Lease, ...] = ()
+    stops: dict[str, Stop] = {}
     try:
         leases = ledger.open_leases(environment=environment.name)
         stops = {stop.scope: stop for stop in ledger.stops()}
-        halt, stop = stops.get("*"), stops.get(plan.run_id)
     except LedgerError as error:
         unanswered.append(f"unreverted leases and halt: {error}")
     in_force = tuple(lease.target.name for lease in leases if lease.run_id == plan.run_id)
@@ -90,8 +90,8 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
     return Facts(
         environment=environment.name,
         tier=environment.tier,
-        halt=halt,
-        stop_for_run=stop,
+        halt=stops.get("*"),
+        stop_for_run=stops.get(plan.run_id),
         open_leases=tuple(lease.id for lease in leases if lease.run_id != plan.run_id),
         targets=targets,
         roles={node.name: tuple(node.roles) for node in environment.nodes},

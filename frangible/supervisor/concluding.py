@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from frangible.errors import FrangibleError, JournalError
-from frangible.judge import Ending, FaultProof, Outcome, RunEvidence, Verdict
+from frangible.judge import Ending, FaultProof, Observed, Outcome, RunEvidence, Verdict
 
 if TYPE_CHECKING:
     from frangible.fault import JsonValue
@@ -21,7 +21,9 @@ __all__ = ["conclude", "evidence", "keep", "provisional"]
 def evidence(measuring: "Measuring", proofs: tuple[FaultProof, ...], ending: Ending, detail: str) -> RunEvidence:
     """Collect all that the judge may look at; an observer that fails here leaves windows without data."""
     timeline = measuring.timeline
-    observed, load, problem = (), (), ""
+    observed: tuple[tuple[str, tuple[Observed, ...]], ...] = ()
+    load: tuple[Observed, ...] = ()
+    problem = ""
     try:
         observed, load = measuring.observe_windows()
     except FrangibleError as error:

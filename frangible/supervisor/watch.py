@@ -24,6 +24,7 @@ from frangible.supervisor.measuring import Measuring
 
 if TYPE_CHECKING:
     from frangible.ledger import Lease
+    from frangible.metrics import Metrics
     from frangible.plan import Plan
 
 __all__ = ["EXIT_CODES", "Supervisor"]
@@ -468,7 +469,7 @@ class Supervisor:
         self.emit(event="verdict", **self._told_verdict)
 
 
-def _metrics(plan: "Plan") -> "object | None":
+def _metrics(plan: "Plan") -> "Metrics | None":
     if plan.environment.prometheus is None or not plan.hypotheses:
         return None
     from frangible.metrics import PrometheusMetrics

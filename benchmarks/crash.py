@@ -1,0 +1,416 @@
+"""The crash campaign: kill the processes of real runs on the embedded lab, then look in the target for what is left over.
+
+    python benchmarks/crash.py --kills 200
+
+Each kill starts a real run, waits for a step of the lease or for a random moment, sends SIGKILL to some of the run's processes, lets the
+survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders and the process
+table, never the ledger, whether anything of the fault is still there. The ledger and the journal are checked too, after the target.
+"""
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+from rich.progress import Progress
+
+from frangible.home import Home
+from frangible.inventory import Environment, load_inventory
+from frangible.journal import Journal
+from frangible.lab import down, status, up
+from frangible.ledger import Ledger
+from frangible.platforms import open_platform
+
+PAUSING = Path(__file__).parent / "pausing"
+LIMIT = 90.0
+"""Seconds that any one wait of a kill may take."""
+
+STEPS = [
+    f"{process}:{place}:{moment}"
+    for process, places in {
+        "runner": (
+            "Ledger.intend",
+            "HostsPlatform.put_lease_copy",
+            "Ledger.begin_injecting",
+            "HostsPlatform.power_off",
+            "Ledger.mark_injected",
+            "Ledger.claim",
+            "HostsPlatform.power_on",
+            "Ledger.mark_reverted",
+            "HostsPlatform.delete_lease_copy",
+        ),
+        "supervisor": ("Journal.start", "Journal.finish"),
+    }.items()
+    for place in places
+    for moment in ("before", "after")
+]
+VICTIMS = (("runner",), ("supervisor",), ("starter",), ("runner", "supervisor"), ("runner", "starter"), ("supervisor", "starter"), ("runner", "supervisor", "starter"))
+PATHS = ("frangible run", "chaos run")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One experiment of the campaign."""
+
+    number: int
+    path: str
+    victims: tuple[str, ...]
+    step: str
+    """Where a process stops itself, or empty for a random moment."""
+    after: float
+    """Seconds after the run's first event, for a random moment."""
+    recoveries: int
+    """How many `frangible recover` run at the same time afterwards."""
+
+    def __str__(self) -> str:
+        """Say what is killed, and when."""
+        when = self.step or f"{self.after:.2f} s"
+        return f"{self.path}: kill {'+'.join(self.victims)} at {when}"
+
+
+@dataclass
+class Outcome:
+    """What was left over, and how long it took until nothing was."""
+
+    kill: Kill
+    leftovers: list[str] = field(default_factory=list)
+    clean_after: float | None = None
+    """Seconds from the kill until every node had power again, when one was off."""
+    verdict: str = ""
+
+
+def kills(count: int, seed: int) -> Iterator[Kill]:
+    """Every step with every kind of victim in turn, mixed with random moments."""
+    chance = random.Random(seed)
+    pairs = [(step, victims) for step in STEPS for victims in VICTIMS]
+    chance.shuffle(pairs)
+    steps = itertools.cycle(pairs)
+    for number in range(count):
+        step, victims = next(steps) if number % 2 == 0 else ("", chance.choice(VICTIMS))
+        path = "frangible run" if chance.random() < 0.6 else "chaos run"
+        yield Kill(number, path, victims, step, chance.uniform(0.0, 8.0), chance.choice((1, 1, 2)))
+
+
+def experiment(folder: Path) -> Path:
+    """Write the campaign's experiment: a node loss with windows as short as they can be."""
+    path = folder / "short-node-loss.yaml"
+    path.write_text(
+        """\
+title: A short node loss
+description: As short as the lab allows, to be killed at every step.
+controls:
+  - name: frangible
+    provider: {type: python, module: frangible.control}
+extensions:
+  - {name: frangible, baseline: 3s, baseline-limit: 45s, recovery-limit: 20s, settle: 300ms}
+runtime: {rollbacks: {strategy: always}}
+steady-state-hypothesis:
+  title: orders flow
+  probes:
+    - name: orders-flow
+      type: probe
+      tolerance: true
+      provider: {type: python, module: frangible.probes.steady_state, func: steady_state, arguments: {hypothesis: crash-campaign}}
+method:
+  - name: lose-a-node
+    type: action
+    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: 2.0}}
+rollbacks: []
+"""
+    )
+    hypotheses = folder / "hypotheses"
+    hypotheses.mkdir()
+    (hypotheses / "crash-campaign.yaml").write_text(
+        """\
+name: crash-campaign
+title: Some orders are acknowledged
+requires: {metric: 'orders_offered_total{${labels}}', at-least: 1}
+recovery: {within: 20s, steady-for: 1s}
+indicators:
+  - name: orders-acknowledged
+    kind: ratio
+    good: 'order_outcomes_total{${labels},outcome="in_time"}'
+    valid: 'order_outcomes_total{${labels}}'
+    bound: {at-least: 0.2}
+    tolerated-share: 0.19
+    when-absent: broken
+"""
+    )
+    return path
+
+
+class Campaign:
+    """Kills on one environment at a time; environments side by side."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        """Take the lab that is up in `home`."""
+        self.home = home
+        self.inventory = load_inventory(home.lab / "inventory.yaml")
+        self.experiment = experiment(folder)
+
+    def execute(self, kill: Kill, environment: str) -> Outcome:
+        """Do one kill and report what is left over."""
+        outcome = Outcome(kill)
+        starter = self._start(kill, environment)
+        try:
+            folder = self._folder(starter, environment)
+            if folder is None:
+                outcome.leftovers.append("the run never began")
+                return outcome
+            self._reach(kill, folder, starter)
+            killed_at = time.monotonic()
+            self._kill(kill, folder, starter)
+            outcome.clean_after = self._until_powered(environment, killed_at, kill, folder, starter)
+            outcome.verdict = self._outcome_of(folder.name)
+            outcome.leftovers.extend(self._leftovers(environment, folder))
+        finally:
+            starter.kill()
+            starter.wait()
+        return outcome
+
+    def _start(self, kill: Kill, environment: str) -> "subprocess.Popen[bytes]":
+        command = {
+            "frangible run": [sys.executable, "-m", "frangible.cli", "run", str(self.experiment), "--environment", environment, "--quiet"],
+            "chaos run": [sys.executable, "-m", "chaostoolkit", "--no-version-check", "--no-log-file", "run", str(self.experiment)],
+        }[kill.path]
+        if kill.path == "chaos run":
+            command[1:3] = [str(Path(sys.executable).with_name("chaos"))]
+        variables = {"FRANGIBLE_ENVIRONMENT": environment, "FRANGIBLE_HOME": str(self.home.path)}
+        if kill.step:
+            variables |= {"FRANGIBLE_PAUSE_AT": kill.step, "PYTHONPATH": str(PAUSING)}
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=self.experiment.parent,
+        )
+
+    def _folder(self, starter: "subprocess.Popen[bytes]", environment: str) -> Path | None:
+        """Wait for the folder of the run that `starter` began."""
+        before = {path.name for path in self._known}
+        for _ in _patience():
+            for path in sorted(self.home.runs.glob("*")):
+                if path.name not in before and self._is_of(path, environment) and (path / "events.jsonl").exists():
+                    self._known.add(path)
+                    return path
+            if starter.poll() is not None:
+                return None
+        return None
+
+    _known: "set[Path]" = set()  # noqa: RUF012 - one campaign a process
+
+    @staticmethod
+    def _is_of(path: Path, environment: str) -> bool:
+        try:
+            return f'\\"name\\":\\"{environment}\\"' in (path / "plan.json").read_text().replace(": ", ":")
+        except OSError:
+            return False
+
+    def _reach(self, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> None:
+        """Wait for the step, the moment, or the end of the run, whichever is first."""
+        end = time.monotonic() + kill.after
+        for _ in _patience():
+            processes = self._processes(folder, starter)
+            if kill.step and any(_status(process) == psutil.STATUS_STOPPED for process in processes.values()):
+                return
+            if not kill.step and time.monotonic() >= end:
+                return
+            if not processes:
+                return
+
+    def _processes(self, folder: Path, starter: "subprocess.Popen[bytes]") -> dict[str, psutil.Process]:
+        """Return the run's live processes by role; under `chaos run` the starter is the runner."""
+        found: dict[str, psutil.Process] = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                words = process.cmdline()
+                if str(folder) in words:
+                    found["supervisor" if "frangible.supervisor" in words else "runner"] = process
+        if starter.poll() is None:
+            with contextlib.suppress(psutil.Error):
+                found["starter"] = psutil.Process(starter.pid)
+                found.setdefault("runner", found["starter"])
+        return {role: process for role, process in found.items() if _status(process) != psutil.STATUS_ZOMBIE}
+
+    def _kill(self, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> None:
+        processes = self._processes(folder, starter)
+        for role in kill.victims:
+            if role in processes:
+                with contextlib.suppress(psutil.Error):
+                    processes[role].kill()
+        for role, process in processes.items():  # whoever stopped itself and was spared goes on
+            if role not in kill.victims:
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(signal.SIGCONT)
+
+    def _until_powered(self, environment: str, killed_at: float, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> float | None:
+        """Let the survivors finish, recover where the supervisor was lost, and time until every node has power."""
+        clean_at: list[float] = []
+        watcher = threading.Thread(target=self._watch_power, args=(environment, clean_at), daemon=True)
+        lost = not self._all_powered(environment)
+        watcher.start()
+        for _ in _patience():
+            if not self._processes(folder, starter):
+                break
+        for one in [self._recover(environment, folder.name) for _ in range(kill.recoveries if "supervisor" in kill.victims else 0)]:
+            one.wait(LIMIT)
+        watcher.join(LIMIT)
+        return clean_at[0] - killed_at if lost and clean_at else None
+
+    def _recover(self, environment: str, run: str) -> "subprocess.Popen[bytes]":  # noqa: ARG002 - one signature for the reader
+        return subprocess.Popen(
+            [sys.executable, "-m", "frangible.cli", "recover", "--run", run],
+            env={**os.environ, "FRANGIBLE_HOME": str(self.home.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _watch_power(self, environment: str, clean_at: list[float]) -> None:
+        for _ in _patience():
+            if self._all_powered(environment):
+                clean_at.append(time.monotonic())
+                return
+
+    def _environment(self, name: str) -> Environment:
+        return self.inventory.get(name)
+
+    def _all_powered(self, name: str) -> bool:
+        environment = self._environment(name)
+        platform = open_platform(environment)
+        return all(platform.node(node.name).powered for node in environment.nodes)
+
+    def _outcome_of(self, run: str) -> str:
+        with contextlib.closing(Journal.open(self.home.journal_url)) as journal:
+            found = {record.id: record for record in (*journal.runs(limit=None),)}
+        return (found[run].outcome or "started") if run in found else "no row"
+
+    def _leftovers(self, name: str, folder: Path) -> list[str]:
+        """Look in the target first, then in the ledger and the journal."""
+        environment = self._environment(name)
+        platform = open_platform(environment)
+        found = [f"node {node.name} is off" for node in environment.nodes if not platform.node(node.name).powered]
+        found += [f"lease copy {lease} is still there" for lease in platform.lease_copies() if lease.startswith(folder.name)]
+        found += [f"process {process.pid} of the run is alive" for process in self._processes(folder, _Ended()).values()]
+        found += [f"lock {holder.key} is held" for holder in platform.locks().holders() if holder.run_id == folder.name and holder.owner.is_alive()]
+        with contextlib.closing(Ledger.open(self.home.ledger_url)) as ledger:
+            found += [f"lease {lease.id} is {lease.state} in the ledger" for lease in ledger.open_leases(run_id=folder.name)]
+        if self._outcome_of(folder.name) == "started":
+            found.append("the journal's row is still open")
+        return found
+
+
+class _Ended:
+    """Stands for a starter that has ended."""
+
+    pid = -1
+
+    @staticmethod
+    def poll() -> int:
+        """Say that it has."""
+        return 0
+
+
+def _status(process: psutil.Process) -> str:
+    try:
+        return str(process.status())
+    except psutil.Error:
+        return str(psutil.STATUS_ZOMBIE)
+
+
+def _patience() -> Iterator[int]:
+    """Count looks until the limit; the caller ends earlier when it has seen what it waits for."""
+    end = time.monotonic() + LIMIT
+    for look in itertools.count():
+        if time.monotonic() > end:
+            return
+        yield look
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def lab(given: Path | None) -> Iterator[Home]:
+    """Use the lab of a home that is up already, or bring one up and down again."""
+    if given is not None:
+        home = Home(given)
+        if status(home.lab) is None:
+            raise SystemExit(f"crash campaign: no lab is up in {given}; start it with FRANGIBLE_HOME={given} frangible lab up")
+        yield home
+        return
+    with tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
+        home = Home(Path(folder))
+        up(home.lab, lambda line: print(f"lab: {line}", file=sys.stderr))
+        try:
+            yield home
+        finally:
+            down(home.lab)
+
+
+def main() -> int:
+    """Run the campaign; exit 0 when nothing was left over."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same kills")
+    parser.add_argument("--home", type=Path, default=None, help="home with a lab that is up; else one is brought up")
+    parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    options = parser.parse_args()
+    with lab(options.home) as home, tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
+        os.environ.pop("FRANGIBLE_JOURNAL", None)
+        outcomes = run_campaign(Campaign(home, Path(folder)), list(kills(options.kills, options.seed)))
+    report(outcomes, as_json=options.json)
+    return 1 if any(outcome.leftovers for outcome in outcomes) else 0
+
+
+def run_campaign(campaign: Campaign, planned: list[Kill]) -> list[Outcome]:
+    """Deal the kills to the environments, one at a time in each."""
+    environments = sorted(campaign.inventory.environments)
+    shares = [planned[index :: len(environments)] for index in range(len(environments))]
+    with Progress(disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(environments)) as pool:
+        task = progress.add_task("kills", total=len(planned))
+
+        def work(environment: str, share: list[Kill]) -> list[Outcome]:
+            done = []
+            for kill in share:
+                done.append(campaign.execute(kill, environment))
+                progress.advance(task)
+                if done[-1].leftovers:
+                    print(f"{environment}: #{kill.number} {kill}: {'; '.join(done[-1].leftovers)}", file=sys.stderr)
+            return done
+
+        return list(itertools.chain.from_iterable(pool.map(work, environments, shares)))
+
+
+def report(outcomes: list[Outcome], *, as_json: bool) -> None:
+    """Print counts, leftovers, and how long a lost node stayed lost."""
+    times = sorted(outcome.clean_after for outcome in outcomes if outcome.clean_after is not None)
+    left = [outcome for outcome in outcomes if outcome.leftovers]
+    if as_json:
+        print(json.dumps({"kills": len(outcomes), "left over": len(left), "outcomes": [asdict(outcome) for outcome in outcomes]}, indent=1))
+        return
+    print(f"kills: {len(outcomes)}, with something left over: {len(left)}")
+    print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(outcome.verdict for outcome in outcomes).items())))
+    if times:
+        print(f"node without power when killed: {len(times)} times; seconds until it had power again: median {times[len(times) // 2]:.2f}, longest {times[-1]:.2f}")
+    for outcome in left:
+        print(f"  #{outcome.kill.number} {outcome.kill}: {'; '.join(outcome.leftovers)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
