@@ -155,7 +155,7 @@ def _parsed(url: str, schema: Schema) -> URL:
     except ArgumentError as error:
         raise schema.error(f"{schema.what}: {schema.variable} is not a database URL; expected sqlite:////FILE or postgresql://USER@HOST/NAME") from error
     backend = parsed.get_backend_name()
-    if backend not in {"sqlite", "postgresql"} or (backend == "sqlite" and not parsed.database):
+    if backend not in {"sqlite", "postgresql"} or (backend == "sqlite" and parsed.database in {None, "", ":memory:"}):
         raise schema.error(f"{schema.what} {_location(parsed)}: expected sqlite:////FILE or postgresql://USER@HOST/NAME; set {schema.variable}")
     if backend == "postgresql":
         _need_psycopg(schema)
