@@ -168,7 +168,7 @@ def load_hypotheses(paths: Iterable[Path]) -> Mapping[str, Hypothesis]:
             problems.append(document.problem(("name",), f"the hypothesis {hypothesis.name!r} is already in {first}", "give it a name of its own"))
         loaded.setdefault(hypothesis.name, (hypothesis, document))
     if problems:
-        raise HypothesisError(tuple(problems))
+        raise HypothesisError(tuple(sorted(problems, key=lambda problem: (problem.file, problem.line or 0))))
     return MappingProxyType({name: hypothesis for name, (hypothesis, _) in sorted(loaded.items())})
 
 

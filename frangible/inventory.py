@@ -339,4 +339,6 @@ def _observer_problems(merged: _Merged, nodes: list[str]) -> Iterator[Problem]:
     prometheus = merged.values.get("prometheus")
     runs_on = prometheus.get("runs-on", "outside") if isinstance(prometheus, dict) else "outside"
     if isinstance(runs_on, str) and runs_on != "outside" and runs_on not in nodes:
-        yield merged.problem(("prometheus", "runs-on"), f"no node of {merged.entry.name} is called that", nearest(runs_on, [*nodes, "outside"]))
+        yield merged.problem(
+            ("prometheus", "runs-on"), f"no node of {merged.entry.name or 'this environment'} is called that", nearest(runs_on, [*nodes, "outside"])
+        )

@@ -71,6 +71,8 @@ def _check_matchers(inside: str, template: str) -> None:
             raise ValueError(f'expected matchers such as name="value" separated by commas in {template!r}, found {inside[at:].strip()!r}')
         if found["label"] == "__name__":
             raise ValueError(f"the metric's name stands before the braces in {template!r}, not in a matcher for __name__")
+        if LABELS in (found["text"] or ""):
+            raise ValueError(f"{LABELS} stands inside a quoted text in {template!r}; it stands for whole matchers")
         fills += found["fill"] is not None
         at = found.end()
     if fills != 1:

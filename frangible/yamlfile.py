@@ -172,7 +172,7 @@ def yaml_files(path: Path, error: type[InputError]) -> tuple[Path, ...]:
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `did you mean …?`, or the valid names where none is close; empty when there are none."""
-    names = sorted(valid)
+    names = sorted(set(valid))
     close = difflib.get_close_matches(name.replace("_", "-"), names, n=1, cutoff=0.6)
     if close:
         return f"did you mean `{close[0]}`?"
@@ -206,12 +206,15 @@ def problem_of(detail: ErrorDetails, document: Document, model: type[BaseModel],
 
 def _message(detail: ErrorDetails, secret: bool) -> str:
     if detail["type"] == "value_error":
-        return str(detail.get("ctx", {}).get("error", detail["msg"]))
+        message = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        return message.replace(repr(detail["input"]), "another value (not shown)") if secret else message
     if detail["type"] == "string_pattern_mismatch":
         return f"expected text of the form {detail.get('ctx', {}).get('pattern')}, found {'other text' if secret else _shown(detail['input'])}"
-    expected = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ").partition(", unable to")[0]
     if detail["type"] == "string_type" and not isinstance(detail["input"], str):
         expected = "text (put it in quotes)" if isinstance(detail["input"], int | float) else "text"
+    if detail["type"] == "path_type":
+        expected = "a path"
     found = f"a {_type_name(detail['input'])}" if secret else _shown(detail["input"])
     return f"expected {expected[:1].lower()}{expected[1:]}, found {found}"
 
