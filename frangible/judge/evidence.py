@@ -1,4 +1,4 @@
-"""From windows of series and a hypothesis to a verdict with reasons. Pure: no I/O, no clock."""
+"""What a run leaves for the judge, and what the judge answers."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +56,8 @@ class Observed:
     """Gauge: values of the query at each step."""
     observer_failure: str = ""
     """Why the observer cannot be trusted in this window; empty when it was healthy throughout."""
+    hypothesis: str = ""
+    """Whose indicator or least load this is; empty where the run has one hypothesis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class FaultProof:
     target: str
     injected: bool
     proven_share: float
-    """0 to 1, of the hold."""
+    """0 to 1, of the hold as long as it lasted, however it ended."""
     least_proven: float
     reverted: bool
     detail: str = ""
@@ -91,7 +93,7 @@ class RunEvidence:
     """All that the judge may look at. See `judge` for the rules."""
 
     windows: tuple[Window, ...]
-    observed: "tuple[tuple[str, tuple[Observed, ...]], ...]"
+    observed: tuple[tuple[str, tuple[Observed, ...]], ...]
     """Per indicator name: its observations, one a window that took place."""
     load: tuple[Observed, ...]
     """Observations of the hypothesis's least-load counter (in `valid`)."""
@@ -101,7 +103,7 @@ class RunEvidence:
     clock_problem: str
     """Why times cannot be trusted (skew, jump); empty when they can."""
     recovered_after: float | None
-    """Seconds from revert observed until steady; None when it was not seen (censored)."""
+    """Seconds from revert observed until the steady stretch began; None when it was not seen (censored)."""
     recovery_limit: float
     recovery_complete: bool
     """False when recovery was cut short by anything but its own limit."""
@@ -110,7 +112,12 @@ class RunEvidence:
 
 @dataclass(frozen=True, slots=True)
 class IndicatorVerdict:
-    """One indicator in one window, with the numbers behind it."""
+    """One indicator in one window, with the numbers behind it.
+
+    ratio: `observed`, `low` and `high` are shares of good events, with their one-sided limits; `good` and `total` are events.
+    gauge: `observed` is the mean block, `low` and `high` the smallest and largest one; `good` and `total` are blocks.
+    `observed` is None without data.
+    """
 
     indicator: str
     window: WindowName
