@@ -28,8 +28,8 @@ from frangible.process import ProcessIdentity
 
 __all__ = ["down", "status", "up"]
 
-UP_WITHIN = 60.0
-"""Seconds after which starting is given up; it takes about ten on two CPUs."""
+UP_WITHIN = 120.0
+"""Seconds after which starting is given up; it takes about ten on two idle CPUs."""
 POLL = 0.2
 
 

@@ -30,8 +30,8 @@ def spawn_environment(folder: Path) -> dict[str, str]:
     return {LAB_VARIABLE: str(folder), "PYTHONUNBUFFERED": "1"}
 
 
-def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process:
-    """Start a program in a session of its own, with its output in a log and nothing inherited."""
+def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process | None:
+    """Start a program in a session of its own, with its output in a log and nothing inherited; None when it has ended already."""
     # Coverage measures the program under test, not the estate that it is tested on.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE_"))}
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -43,10 +43,7 @@ def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process:
         setsid=True,
         setsigmask=[],
     )
-    process = snapshot().get(pid)
-    if process is None:
-        raise LabError(f"{' '.join(command)} ended at once; read {log}")
-    return process
+    return snapshot().get(pid)
 
 
 def _healthy(program: Program) -> bool:
@@ -96,6 +93,8 @@ class Machine:
                 (self._home / "postgres" / "postmaster.pid").unlink(missing_ok=True)
                 command = (sys.executable, "-m", "frangible.lab.node", str(self._home / "supervisord.conf"))
                 self._root = _spawn(command, self._log, self._key)
+                if self._root is None:
+                    raise LabError(f"the supervisord of {self._key} ended at once; read {self._log}")
                 self._instance = uuid4().hex
             return {"powered": True, "instance": self._instance}
 

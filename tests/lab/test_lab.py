@@ -255,6 +255,7 @@ for _ in range(3):
             os._exit(0)
         os.setsid()
         time.sleep(600)
+    os.wait()
 print("ready", flush=True)
 time.sleep(600)
 """
