@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, delete, insert, make_url, select
+from sqlalchemy import Connection, delete, insert, make_url, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
@@ -117,18 +117,33 @@ class Journal:
                     f"journal {self._database.location}: run {record.id} has another final record already, which stays; "
                     f"`frangible journal show {record.id}` shows it"
                 )
-            for table in CHILDREN:
-                connection.execute(delete(table).where(table.c.run_id == record.id))
-            connection.execute(delete(models.runs).where(models.runs.c.id == record.id))
-            self._write(connection, record)
+            if there is None:
+                self._write(connection, record)
+            else:
+                self._rewrite(connection, record)
 
     def _write(self, connection: Connection, record: RunRecord) -> None:
+        self._write_fingerprint(connection, record)
+        connection.execute(insert(models.runs).values(run_row(record)))
+        _write_parts(connection, record)
+
+    def _rewrite(self, connection: Connection, record: RunRecord) -> None:
+        """Change the row that `_final_content` locked; deleting it would let another writer believe that there is none."""
+        self._write_fingerprint(connection, record)
+        connection.execute(update(models.runs).where(models.runs.c.id == record.id).values(run_row(record)))
+        for table in CHILDREN:
+            connection.execute(delete(table).where(table.c.run_id == record.id))
+        _write_parts(connection, record)
+
+    def _write_fingerprint(self, connection: Connection, record: RunRecord) -> None:
         dialect = postgresql if self._database.is_postgresql else sqlite
         connection.execute(dialect.insert(models.fingerprints).values(fingerprint_row(record)).on_conflict_do_nothing())
-        connection.execute(insert(models.runs).values(run_row(record)))
-        for table, rows in rows_of(record).items():
-            if rows:
-                connection.execute(insert(table), rows)
+
+
+def _write_parts(connection: Connection, record: RunRecord) -> None:
+    for table, rows in rows_of(record).items():
+        if rows:
+            connection.execute(insert(table), rows)
 
 
 def _final_content(connection: Connection, run_id: str) -> str | None:

@@ -202,11 +202,14 @@ def test_a_run_is_finished_with_an_end_and_an_outcome(journal: Journal, missing:
     assert journal.runs() == ()
 
 
-def test_of_two_who_finish_a_run_at_once_exactly_one_wins(url: str) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["started", "unknown"])
+def test_of_several_who_finish_a_run_at_once_exactly_one_wins(url: str, known: bool) -> None:
     records = [dataclasses.replace(FINISHED, note=str(number)) for number in range(6)]
     barrier = threading.Barrier(len(records))
     lost: list[JournalError] = []
-    Journal.open(url).close()
+    with Journal.open(url) as journal:
+        if known:
+            journal.start(STARTED)
 
     def finish(record: RunRecord) -> None:
         with Journal.open(url) as journal:
