@@ -242,7 +242,7 @@ def _shape_problems(document: Document) -> Iterator[Problem]:
     if isinstance(document.data, dict):
         for key in document.data:
             if key != "environments":
-                yield document.problem((key,), f"unknown key `{key}`", nearest(str(key), ("environments",)))
+                yield document.problem((str(key),), f"unknown key `{key}`", nearest(str(key), ("environments",)))
 
 
 def _parent_problems(entry: _Entry, by_name: Mapping[str, _Entry]) -> Iterator[Problem]:

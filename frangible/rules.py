@@ -21,7 +21,7 @@ CONTROL_EXAMPLE = f"add `controls: [{{name: frangible, provider: {{type: python,
 def file_problems(file: ExperimentFile, document: Document, hypotheses: Mapping[str, Hypothesis]) -> Iterator[Problem]:
     """Yield everything for which frangible would refuse the experiment on any environment."""
     yield from _control_problems(file, document)
-    yield from _dependency_problems(document)
+    yield from _runtime_problems(document)
     yield from _steady_state_problems(file, document)
     yield from _probe_problems(file, document, hypotheses)
     yield from _stray_problems(document)
@@ -49,8 +49,10 @@ def _control_problems(file: ExperimentFile, document: Document) -> Iterator[Prob
     yield document.problem((), f"the experiment injects and does not declare the control {CONTROL}", CONTROL_EXAMPLE)
 
 
-def _dependency_problems(document: Document) -> Iterator[Problem]:
+def _runtime_problems(document: Document) -> Iterator[Problem]:
     place: Any = document.data
+    if not isinstance(place.get("runtime", {}), dict):
+        yield document.problem(("runtime",), "expected a mapping such as {rollbacks: {strategy: always}}, found something else")
     for key in ("runtime", "python", "dependencies"):
         place = place.get(key) if isinstance(place, dict) else None
     if place:

@@ -123,9 +123,9 @@ def _reachability_problems(file: ExperimentFile, document: Document, environment
         baseline=file.windows.baseline,
         effect=max(_holds(file), file.windows.observe_for),
         recovery=file.windows.recovery_limit or hypothesis.recovery.within,
-        load=hypothesis.requires.at_least if hypothesis.requires else 0.0,
+        load=hypothesis.requires.at_least if hypothesis.requires else None,
     ):
-        yield document.problem((), f"`held` cannot be reached: {hypothesis.name}: {sentence}")
+        yield document.problem((), f"`held` cannot be reached: {sentence}")
 
 
 def _holds(file: ExperimentFile) -> float:

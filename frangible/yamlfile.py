@@ -106,7 +106,7 @@ def dotted(loc: Loc) -> str:
     """Render `("nodes", 2, "cpus")` as `nodes[2].cpus`."""
     text = ""
     for step in loc:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text
 
 

@@ -75,18 +75,18 @@ def test_the_headline_says_what_where_and_how_it_ended(changes, sentence):
     [
         pytest.param(
             {},
-            "order-flow/orders-acknowledged in the effect window deviated; asked: at least 0.99; observed: 0.912 (between 0.899 and 0.923); "
-            "evidence: 5,120 good of 5,614, 4 blocks; too few in time.",
+            "order-flow/orders-acknowledged broke its bound in the effect window; asked: at least 0.99; observed: 0.912 (between 0.899 and 0.923); "
+            "evidence: 5,120 of 5,614 events good, 4 blocks.",
             id="ratio",
         ),
         pytest.param(
             {"observed": None, "low": None, "high": None, "good": 0.0, "total": 0.0, "blocks": 0, "outcome": Outcome.INCONCLUSIVE, "reason": "no data"},
-            "order-flow/orders-acknowledged in the effect window was inconclusive; asked: at least 0.99; no data.",
+            "order-flow/orders-acknowledged could not be decided in the effect window; asked: at least 0.99; no data.",
             id="no data",
         ),
         pytest.param(
             {"outcome": Outcome.HELD, "observed": 0.999987, "low": None, "high": None, "total": 0.0, "blocks": 1, "reason": "", "design_effect": 2.0},
-            "order-flow/orders-acknowledged in the effect window held; asked: at least 0.99; observed: 0.99999; "
+            "order-flow/orders-acknowledged kept its bound in the effect window; asked: at least 0.99; observed: 0.999987; "
             "evidence: 1 block, clustering makes it worth 50% of that.",
             id="held, digits that decide are shown",
         ),
@@ -106,7 +106,8 @@ def test_an_indicator_says_bound_observation_window_and_evidence(changes, senten
         ),
         pytest.param(
             FaultProof("l1", "node-loss", "node app-1", True, 0.4, 0.95, False),
-            "node-loss on node app-1 was proven real in 40% of its hold (at least 95% is needed, too little to count), then NOT reverted: run `frangible recover`.",
+            "node-loss on node app-1 was proven real in 40% of its hold (at least 95% is needed, too little to count), "
+            "then NOT reverted: run `frangible recover`.",
             id="healed and left over",
         ),
         pytest.param(FaultProof("l1", "node-loss", "node app-1", False, 0.0, 0.95, True), "node-loss on node app-1 was never injected.", id="never injected"),
