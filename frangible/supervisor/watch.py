@@ -52,6 +52,7 @@ class Seen:
     proofs: int = 0
     injected: bool = False
     reverted: bool = False
+    state: str = ""
     detail: str = ""
 
 
@@ -314,7 +315,8 @@ class Supervisor:
         if "copy" in message:
             self.leases[message["lease"]] = Seen(Lease.from_json(message["copy"]))
         seen = self.leases[message["lease"]]
-        seen.detail = message["detail"] or seen.detail
+        news = (message["state"], message["detail"]) != (seen.state, seen.detail)
+        seen.state, seen.detail = message["state"], message["detail"]
         match message["state"]:
             case "injected":
                 seen.injected = True
@@ -327,8 +329,9 @@ class Supervisor:
                 self._reverted(seen)
             case "revert-failed":
                 self.failures.append(message["detail"])
-        told = ("lease", "fault", "target", "state", "detail")
-        self.emit(event="fault", **{key: message[key] for key in told})
+        if news:  # a fault that is proven twice a second is told once
+            told = ("lease", "fault", "target", "state", "detail")
+            self.emit(event="fault", **{key: message[key] for key in told})
 
     def _reverted(self, seen: Seen) -> None:
         if not seen.reverted:
