@@ -151,7 +151,7 @@ def _nodes_not_ready(state: LabState) -> list[str]:
     nodes = ask(state.folder, {"do": "nodes"})["nodes"]
     programs = ask(state.folder, {"do": "outside"})["programs"]
     for one in programs:
-        if not one["processes"]:  # nobody restarts these
+        if one["started"] and not one["processes"]:  # nobody restarts these
             raise LabError(f"{one['name']} has ended while the lab started; read {Folder(state.folder).log(one['place'], one['name'])}")
     return [key for key, node in nodes.items() if not node["ready"]] + [f"{one['place']}/{one['name']}" for one in programs if not one["ready"]]
 

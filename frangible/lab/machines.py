@@ -16,9 +16,12 @@ from frangible.errors import LabError
 from frangible.lab.layout import EnvironmentSpec, Folder, NodeSpec, node_key
 from frangible.lab.programs import Program, node_programs
 from frangible.lab.state import LabState
-from frangible.lab.tree import Process, descendants, environment_of, kill, kill_until_gone, snapshot
+from frangible.lab.tree import Process, descendants, environment_of, find, kill, kill_until_gone, snapshot, still
 
-__all__ = ["LAB_VARIABLE", "Machine", "Outside", "spawn_environment"]
+__all__ = ["LAB_VARIABLE", "Machine", "Outside", "Roots", "spawn_environment"]
+
+type Roots = set[tuple[int, int]]
+"""Pid and start of everything that the rack has started itself. Its other children are orphans of some node."""
 
 LAB_VARIABLE = "FRANGIBLE_LAB"
 NODE_VARIABLE = "FRANGIBLE_LAB_NODE"
@@ -43,7 +46,7 @@ def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process | None:
         setsid=True,
         setsigmask=[],
     )
-    return snapshot().get(pid)
+    return find(pid)
 
 
 def _healthy(program: Program) -> bool:
@@ -74,8 +77,9 @@ class _Impatient(xmlrpc.client.Transport):
 class Machine:
     """One node. Its requests are served one after the other."""
 
-    def __init__(self, state: LabState, environment: EnvironmentSpec, node: NodeSpec) -> None:
+    def __init__(self, state: LabState, environment: EnvironmentSpec, node: NodeSpec, roots: Roots) -> None:
         """Describe the node; it is off."""
+        self._roots = roots
         self._key = node_key(environment.name, node.name)
         self._home = Folder(state.folder).node(environment.name, node.name)
         self._log = Folder(state.folder).log(environment.name, node.name, "supervisord")
@@ -95,6 +99,7 @@ class Machine:
                 self._root = _spawn(command, self._log, self._key)
                 if self._root is None:
                     raise LabError(f"the supervisord of {self._key} ended at once; read {self._log}")
+                self._roots.add((self._root.pid, self._root.start))
                 self._instance = uuid4().hex
             return {"powered": True, "instance": self._instance}
 
@@ -135,7 +140,8 @@ class Machine:
             found = [live, *descendants(root.pid, processes)]
         known = {process.pid for process in found}
         for process in processes.values():
-            if process.parent == os.getpid() and process.pid not in known and self._is_ours(process.pid):
+            orphan = process.parent == os.getpid() and (process.pid, process.start) not in self._roots
+            if orphan and process.pid not in known and self._is_ours(process.pid):
                 found += [process, *descendants(process.pid, processes)]
         return found
 
@@ -165,23 +171,28 @@ class Machine:
 
     @staticmethod
     def _signal(process: Process, number: signal.Signals) -> None:
-        if (live := snapshot().get(process.pid)) is not None and live.start == process.start:
+        if still(process.pid, process.start):
             os.kill(process.pid, number)
 
 
 class Outside:
     """One program outside all nodes, such as an environment's generator."""
 
-    def __init__(self, state: LabState, place: str, program: Program) -> None:
+    def __init__(self, state: LabState, place: str, program: Program, roots: Roots) -> None:
         """Describe the program; it does not run."""
+        self._roots = roots
         self._program = program
         self._place = place
         self._log = Folder(state.folder).log(place, program.name)
         self._process: Process | None = None
+        self._started = False
 
     def start(self) -> None:
         """Start it."""
-        self._process = _spawn(self._program.command, self._log, f"outside {self._place}")
+        self._process = process = _spawn(self._program.command, self._log, f"outside {self._place}")
+        if process is not None:
+            self._roots.add((process.pid, process.start))
+        self._started = True
 
     def stop(self) -> None:
         """Kill it with whatever it started."""
@@ -196,6 +207,7 @@ class Outside:
             "place": self._place,
             "name": self._program.name,
             "port": self._program.port,
+            "started": self._started,
             "ready": bool(members) and _healthy(self._program),
             "processes": [{"pid": process.pid, "start": process.start} for process in members],
             "cpu_seconds": sum(process.cpu_seconds for process in members),

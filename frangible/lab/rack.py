@@ -19,7 +19,7 @@ from typing import Any
 
 from frangible.errors import LabError
 from frangible.lab.layout import ESTATE, EnvironmentSpec, Folder, node_key
-from frangible.lab.machines import Machine, Outside, spawn_environment
+from frangible.lab.machines import Machine, Outside, Roots, spawn_environment
 from frangible.lab.node import become_subreaper
 from frangible.lab.programs import outside_programs, prometheus_program
 from frangible.lab.state import LabState
@@ -39,9 +39,10 @@ class Rack:
         """Build the machines, all off."""
         self.state = state
         self.folder = Folder(state.folder)
-        self.machines = {node_key(spec.name, node.name): Machine(state, spec, node) for spec in ESTATE for node in spec.nodes}
-        self.outside = [Outside(state, OUTSIDE_OF_ALL, prometheus_program(state))]
-        self.outside += [Outside(state, spec.name, program) for spec in ESTATE for program in outside_programs(state, spec)]
+        roots: Roots = set()
+        self.machines = {node_key(spec.name, node.name): Machine(state, spec, node, roots) for spec in ESTATE for node in spec.nodes}
+        self.outside = [Outside(state, OUTSIDE_OF_ALL, prometheus_program(state), roots)]
+        self.outside += [Outside(state, spec.name, program, roots) for spec in ESTATE for program in outside_programs(state, spec)]
         self.ended = threading.Event()
 
     def start(self) -> None:

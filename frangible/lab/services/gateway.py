@@ -12,6 +12,7 @@ from frangible.lab.services.settings import Settings
 
 RECEIVED = Counter("gateway_orders", "Orders received, repeated ones too.")
 ANSWERED = Counter("gateway_answers", "Answers brought back to senders.", ["status"])
+UNCHECKED = Counter("gateway_orders_unchecked", "Orders for which no risk check was there.")
 IN_FLIGHT = Gauge("gateway_orders_in_flight", "Orders received and not yet answered.")
 FORGET_AFTER = 30.0
 
@@ -30,6 +31,9 @@ class Gateway:
         """Listen for answers."""
 
         async def answer(message: bus.Message) -> None:
+            if not message.data:  # NATS itself: nobody has subscribed to new orders
+                UNCHECKED.inc()
+                return
             decided = json.loads(message.data)
             for order in decided["ids"]:
                 self._answer(order, decided["status"])
