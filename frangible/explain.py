@@ -14,6 +14,7 @@ __all__ = ["Explanation", "Plot", "deciding", "explain", "plot_of", "sparkline"]
 
 BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"
+KEPT = {Outcome.HELD: "kept its bound", Outcome.DEVIATED: "broke its bound", Outcome.INCONCLUSIVE: "could not be decided"}
 ORDER = (Outcome.DEVIATED, Outcome.INCONCLUSIVE, Outcome.HELD)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -87,7 +88,7 @@ def _verb(outcome: str) -> str:
 
 def _indicator(one: IndicatorVerdict) -> str:
     """One indicator in one window: what was asked, what was seen, on how much evidence."""
-    parts = [f"{one.indicator} in the {one.window} window {_verb(one.outcome)}"]
+    parts = [f"{one.indicator} {KEPT[one.outcome]} in the {one.window} window"]
     if one.bound:
         parts.append(f"asked: {one.bound}")
     if one.observed is not None:
@@ -95,8 +96,9 @@ def _indicator(one: IndicatorVerdict) -> str:
     evidence = _evidence(one)
     if evidence:
         parts.append(f"evidence: {evidence}")
-    sentence = "; ".join(parts)
-    return f"{sentence}; {one.reason}." if one.reason else f"{sentence}."
+    if one.reason and one.observed is None:  # else the reason says these numbers again
+        parts.append(one.reason)
+    return "; ".join(parts) + "."
 
 
 def _interval(one: IndicatorVerdict) -> str:
@@ -108,7 +110,7 @@ def _interval(one: IndicatorVerdict) -> str:
 def _evidence(one: IndicatorVerdict) -> str:
     parts = []
     if one.total > 0:
-        parts.append(f"{one.good:,.0f} good of {one.total:,.0f}")
+        parts.append(f"{one.good:,.0f} of {one.total:,.0f} events good")
     if one.blocks:
         parts.append(f"{one.blocks} block{'s' if one.blocks != 1 else ''}")
     if one.design_effect is not None and one.design_effect > 1:
@@ -118,9 +120,7 @@ def _evidence(one: IndicatorVerdict) -> str:
 
 def _number(value: float) -> str:
     """Four significant digits, more where a share is close to one and the digits decide."""
-    if 0.99 < value < 1:
-        return f"{value:.5f}".rstrip("0")
-    return f"{value:.4g}"
+    return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.4g}"
 
 
 def _fault(proof: FaultProof) -> str:
