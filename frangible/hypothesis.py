@@ -113,7 +113,7 @@ class GaugeIndicator(_Indicator):
 
     kind: Literal["gauge"] = "gauge"
     query: Query = Field(description="PromQL that gives one series; ${labels} in each selector")
-    lookback: Positive = Field(description="how far back the query looks: its longest range, or the staleness limit of plain selectors")
+    lookback: Positive = Field(description="how far back the query looks: its longest range, or the scrape interval for plain selectors")
     bound: GaugeBound
 
 

@@ -220,3 +220,26 @@ def test_the_schemas_accept_the_shipped_files_and_refuse_unknown_keys(hypotheses
     wrong["experiment"] = {"extensions": [{"name": "frangible", "baseline": 5}]}
     for kind, document in wrong.items():
         assert not jsonschema.Draft202012Validator(found[kind]).is_valid(document), kind
+
+
+@pytest.mark.checkout
+def test_the_documentation_names_every_key_and_its_examples_are_valid(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    keys = {key for schema in schemas().values() for key in _keys(schema)} - {"environments", "extensions"}
+    assert sorted(key for key in keys if f"`{key}`" not in text) == []
+    inventory, hypothesis, experiment = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    for name, content in (("inventory.yaml", inventory), ("hypothesis.yaml", hypothesis), ("experiment.yaml", experiment)):
+        (tmp_path / name).write_text(content)
+    known = load_hypotheses([tmp_path / "hypothesis.yaml"])
+    estate = load_inventory(tmp_path / "inventory.yaml")
+    assert estate.get("ny-equities-algo").labels == {"cluster": "ny-equities-algo"}
+    assert messages(tmp_path / "experiment.yaml", known, estate, "ny-equities") == []
+
+
+def _keys(schema: object) -> set[str]:
+    """Return the names of all properties in a schema."""
+    if isinstance(schema, list):
+        return {key for item in schema for key in _keys(item)}
+    if not isinstance(schema, dict):
+        return set()
+    return set(schema.get("properties", {})) | {key for value in schema.values() for key in _keys(value)}
