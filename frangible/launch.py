@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frangible.channel import Channel, ChannelClosed
-from frangible.errors import ExperimentError, InventoryError
+from frangible.errors import ExperimentError, FrangibleError
 from frangible.plan import Plan, actor, new_run_id
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def prepare(
         plan.save()
         plan.document_path.write_text(json.dumps(file.document, default=str))
     except OSError as error:
-        raise InventoryError(()) from error
+        raise FrangibleError(
+            f"{plan.folder}: the run's plan cannot be written ({error.strerror}), so nothing was started; make room there or set FRANGIBLE_HOME"
+        ) from error
     return plan
 
 

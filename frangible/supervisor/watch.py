@@ -40,6 +40,7 @@ HUNG_AFTER = 15.0
 """Seconds without a sign of life after which the chaoslib process counts as hung."""
 SLACK = 60.0
 """Seconds added to the sum of all windows for the run's deadline."""
+NO_PROMETHEUS = "the inventory names no `prometheus` for this environment, so its hypotheses cannot be measured"
 IMPORTED_AHEAD = ("frangible.judge", "frangible.observing", "scipy.special")
 
 
@@ -265,6 +266,9 @@ class Supervisor:
         timeline = self.measuring.timeline
         if timeline.baseline is not None or timeline.baseline_problem or not self.plan.hypotheses:
             self._answer(number, steady=not timeline.baseline_problem, reason=timeline.baseline_problem)
+        elif self.measuring.metrics is None:
+            self._note_ending(Ending.NO_BASELINE, NO_PROMETHEUS)
+            self._answer(number, steady=False, reason=NO_PROMETHEUS)
         elif self._wait_for("baseline", number):
             self.emit(event="phase", phase="baseline", until=time.time() + self.plan.windows.baseline)
             self.measuring.begin_baseline()
