@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Connection, delete, insert, make_url, select, update
+from sqlalchemy import Connection, delete, insert, literal_column, make_url, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
@@ -93,7 +93,8 @@ class Journal:
     def orphans(self) -> tuple[RunRecord, ...]:
         """Return every run that started and has no final record; whether its supervisor lives is the caller's question."""
         with self._database.reading() as connection:
-            return load(connection, models.runs.c.state == "started")
+            # A literal: with a bound parameter SQLite cannot know that the partial index holds what is asked.
+            return load(connection, models.runs.c.state == literal_column("'started'"))
 
     def close(self) -> None:
         """Close every connection."""

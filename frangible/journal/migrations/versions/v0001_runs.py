@@ -110,4 +110,4 @@ def _indexes() -> None:
     ):
         op.create_index(f"ix_{table}_{'_'.join(columns)}", table, columns)
     unfinished = sa.text("state = 'started'")
-    op.create_index("ix_runs_open", "runs", ["id"], sqlite_where=unfinished, postgresql_where=unfinished)
+    op.create_index("ix_runs_open", "runs", ["started_at"], sqlite_where=unfinished, postgresql_where=unfinished)
