@@ -73,7 +73,7 @@ def baseline_of(
         return Baseline(bool(values) and not gauge.garbled, level=mean_limits(values, KEPT_LEVEL))
     blocks = ratio_blocks(seen, edges, scrape_interval)
     # The levels are swapped: what makes the baseline look better makes the fall look greater.
-    share = share_limits(blocks.valid, blocks.bad, broke_level, KEPT_LEVEL) if blocks.events > 0 else None
+    share = share_limits(blocks.valid, blocks.bad, broke_level, KEPT_LEVEL, monotone=False) if blocks.events > 0 else None
     return Baseline(share is not None, good_present=any(one.samples for one in seen.good), share=share)
 
 

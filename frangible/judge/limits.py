@@ -27,15 +27,15 @@ class ShareLimits:
     """How many times the evidence is worth less than as many independent events."""
 
 
-def share_limits(valid: Sequence[float], bad: Sequence[float], low_level: float, high_level: float) -> ShareLimits:
+def share_limits(valid: Sequence[float], bad: Sequence[float], low_level: float, high_level: float, *, monotone: bool = True) -> ShareLimits:
     """Return the share of good events with its lower limit at `low_level` and its upper limit at `high_level`.
 
     Jeffreys' posterior on the effective number of events: the design effect is Pearson's chi-square over blocks - 1, at least 1, and
     the degrees of freedom that it was estimated with count as in Korn and Graubard (1998).
 
-    Both limits are monotone: no further bad event raises either of them. A burst widens the interval, so each limit is the least over
-    smaller sets of bad events that are contained in the real one: the upper one over the set with its worst blocks cut off at some
-    level, the lower one over the worst blocks alone.
+    With `monotone`, no further bad event raises either limit. A burst widens the interval, so each limit is the least over smaller sets
+    of bad events that are contained in the real one: the upper one over the set with its worst blocks cut off at some level, the lower
+    one over the worst blocks alone. A baseline, which others are compared with, goes without.
     """
     import numpy as np
 
@@ -48,16 +48,24 @@ def share_limits(valid: Sequence[float], bad: Sequence[float], low_level: float,
     observed = 1 - float(bads.sum()) / total
     if len(events) < 2:
         return ShareLimits(observed, 0.0, 1.0, 1.0)
+    cut_off, worst_alone = _contained(events, bads) if monotone else (bads[None, :], bads[None, :])
+    high, _ = _limit(events, cut_off, high_level, upper=True)
+    low, effects = _limit(events, worst_alone, low_level, upper=False)
+    return ShareLimits(observed, float(low.min()), float(high.min()), float(effects[-1]))
+
+
+def _contained(events: "Floats", bads: "Floats") -> "tuple[Floats, Floats]":
+    """Return smaller sets of bad events, a row each: cut off at water levels, and the worst blocks alone. The last row is all of them."""
+    import numpy as np
+
     shares = bads / events
-    levels = np.unique(np.concatenate([shares, np.geomspace(1 / total, 1.0, WATER_LEVELS)]))
+    levels = np.unique(np.concatenate([shares, np.geomspace(1 / events.sum(), 1.0, WATER_LEVELS)]))
     cut_off = np.minimum(shares, levels[:, None]) * events
     worst_first = np.argsort(-shares, kind="stable")
     ranks = np.empty(len(shares), dtype=int)
     ranks[worst_first] = np.arange(len(shares))
     worst_alone = np.where(ranks < np.arange(1, len(shares) + 1)[:, None], bads, 0.0)
-    high, _ = _limit(events, cut_off, high_level, upper=True)
-    low, effects = _limit(events, worst_alone, low_level, upper=False)
-    return ShareLimits(observed, float(low.min()), float(high.min()), float(effects[-1]))
+    return cut_off, worst_alone
 
 
 def _limit(events: "Floats", bads: "Floats", level: float, *, upper: bool) -> "tuple[Floats, Floats]":

@@ -74,13 +74,13 @@ def _effect_problems(indicator: "AnyIndicator", scrape_interval: float, baseline
 
 
 def _shortest(enough: Callable[[float], bool], short: float) -> float | None:
-    """Find the shortest sufficient window to a tenth of a second; more never hurts here."""
+    """Find the shortest sufficient window to a millisecond; more never hurts here."""
     low, high = short, max(1.0, short)
     while not enough(high):
         low, high = high, high * 2
         if high > LONGEST:
             return None
-    while high - low > 0.1:
+    while high - low > 0.001:
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
@@ -133,4 +133,4 @@ def _never(indicator: "AnyIndicator") -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{math.ceil(seconds * 10 - 1e-6) / 10:g} s"
+    return f"{math.ceil(seconds * 10 - 0.011) / 10:g} s"
