@@ -74,7 +74,7 @@ def _effect_problems(indicator: "AnyIndicator", scrape_interval: float, baseline
 
 
 def _shortest(enough: Callable[[float], bool], short: float) -> float | None:
-    """Find the shortest sufficient window to a millisecond; more never hurts here."""
+    """Find the shortest sufficient window to a tenth of a second; more never hurts here."""
     low, high = short, max(1.0, short)
     while not enough(high):
         low, high = high, high * 2
@@ -83,7 +83,8 @@ def _shortest(enough: Callable[[float], bool], short: float) -> float | None:
     while high - low > 0.001:
         middle = (low + high) / 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    rounded = math.floor(high * 10) / 10
+    return rounded if enough(rounded) else rounded + 0.1
 
 
 def _length(indicator: "AnyIndicator", scrape_interval: float, blocks: int) -> float:
@@ -133,4 +134,4 @@ def _never(indicator: "AnyIndicator") -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{math.ceil(seconds * 10 - 0.011) / 10:g} s"
+    return f"{round(seconds, 1):g} s"
