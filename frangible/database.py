@@ -105,38 +105,31 @@ class Database:
             revision = self._revision(connection)
         if revision == self.schema.head:
             return
-        if revision is not None:
-            self._refuse_unknown(revision)
+        # Imported before the write lock is taken: on a busy machine that takes longer than others wait for the lock.
+        from alembic import command
+        from alembic.config import Config
+        from alembic.script import ScriptDirectory
+
+        config = Config()
+        config.set_main_option("script_location", str(self.schema.migrations).replace("%", "%%"))
+        if revision is not None and revision not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+            raise self.schema.error(
+                f"{self.schema.what} {self.location}: its schema is {revision!r} and this frangible knows up to {self.schema.head!r}: "
+                f"a newer frangible wrote it; upgrade frangible, or name another with {self.schema.variable}"
+            )
         with self.writing() as connection:
-            self._upgrade(connection)
+            if self.is_postgresql:
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema.version_table})
+            if self._revision(connection) == self.schema.head:
+                return  # another process was faster
+            config.attributes.update(connection=connection, version_table=self.schema.version_table)
+            command.upgrade(config, "head")
 
     def _revision(self, connection: Connection) -> str | None:
         if not inspect(connection).has_table(self.schema.version_table):
             return None
         # The table's name is a constant of ours.
         return connection.execute(text(f"SELECT version_num FROM {self.schema.version_table}")).scalar()  # noqa: S608
-
-    def _refuse_unknown(self, revision: str) -> None:
-        from alembic.script import ScriptDirectory
-
-        known = [script.revision for script in ScriptDirectory(str(self.schema.migrations)).walk_revisions()]
-        if revision not in known:
-            raise self.schema.error(
-                f"{self.schema.what} {self.location}: its schema is {revision!r} and this frangible knows up to {self.schema.head!r}: "
-                f"a newer frangible wrote it; upgrade frangible, or name another with {self.schema.variable}"
-            )
-
-    def _upgrade(self, connection: Connection) -> None:
-        from alembic import command
-        from alembic.config import Config
-
-        if self.is_postgresql:
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema.version_table})
-        if self._revision(connection) == self.schema.head:
-            return  # another process was faster
-        config = Config(attributes={"connection": connection, "version_table": self.schema.version_table})
-        config.set_main_option("script_location", str(self.schema.migrations).replace("%", "%%"))
-        command.upgrade(config, "head")
 
 
 def run_migrations() -> None:
