@@ -30,6 +30,10 @@ __all__ = [
 SURPLUS_EVENTS = 10.0
 SURPLUS_SHARE = 0.1
 """So many more good events than valid ones are events in flight; more is a hypothesis whose counters do not belong together."""
+MOST_EVENTS = 2.0**53
+"""A counter beyond this no longer counts single events (IEEE 754 double precision)."""
+FARTHEST = 1e100
+"""A gauge beyond this is no measurement."""
 MOST_BLOCKS = 100_000
 """More say nothing more; a window that would have them has longer blocks instead."""
 TARGET = ("instance", "job")
@@ -126,8 +130,8 @@ def increases(series: Sequence[Series], edges: Sequence[float], everything: Sequ
 
 
 def _counted(series: Series) -> tuple[Sample, ...]:
-    """What a counter can be: finite and not negative."""
-    return tuple(sample for sample in series.samples if math.isfinite(sample.value) and sample.value >= 0)
+    """What a counter can be: not negative, and exact."""
+    return tuple(sample for sample in series.samples if 0 <= sample.value <= MOST_EVENTS)
 
 
 def _target(series: Series) -> tuple[str, ...]:
@@ -174,7 +178,7 @@ def gauge_blocks(observed: Observed, edges: tuple[float, ...]) -> GaugeBlocks:
     for sample in samples:
         if edges and edges[0] < sample.at <= edges[-1]:
             held[bisect_left(edges, sample.at) - 1].append(sample.value)
-    finite = [[value for value in values if math.isfinite(value)] for values in held]
+    finite = [[value for value in values if abs(value) <= FARTHEST] for values in held]
     means = tuple(math.fsum(value / len(values) for value in values) if values else None for values in finite)
     return GaugeBlocks(edges, means, tuple(not values for values in held), garbled)
 

@@ -422,7 +422,7 @@ def test_windows_that_are_long_enough_can_be_held() -> None:
 
 
 SHORT = {
-    "effect of a ratio": (ratio(bound=RatioBound(at_least=0.999)), {"effect": 30.0}, "the shortest that can is 39.5 s"),
+    "effect of a ratio": (ratio(bound=RatioBound(at_least=0.999)), {"effect": 30.0}, "the shortest that can is 39.4 s"),
     "effect of a gauge": (gauge(), {"effect": 20.0}, "the shortest that can is 27 s"),
     "effect of two blocks": (ratio(bound=RatioBound(at_least=0.5)), {"effect": 5.0}, "the shortest that can is 11 s"),
     "baseline": (ratio(bound=RatioBound(drop_at_most=0.1)), {"baseline": 4.0}, "baseline of 4 s"),
