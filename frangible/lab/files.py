@@ -128,7 +128,6 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
             *({"name": name, "version": found, "nodes": names[name]} for name, found in middleware.items()),
             {"name": "supervisor", "version": version("supervisor"), "nodes": [node.name for node in spec.nodes]},
         ],
-        "shares": ["lab-cpu"],
     }
 
 
