@@ -58,8 +58,15 @@ STEPS = [
     for place in places
     for moment in ("before", "after")
 ]
-VICTIMS = (("runner",), ("supervisor",), ("starter",), ("runner", "supervisor"), ("runner", "starter"), ("supervisor", "starter"), ("runner", "supervisor", "starter"))
-PATHS = ("frangible run", "chaos run")
+VICTIMS = (
+    ("runner",),
+    ("supervisor",),
+    ("starter",),
+    ("runner", "supervisor"),
+    ("runner", "starter"),
+    ("supervisor", "starter"),
+    ("runner", "supervisor", "starter"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ def kills(count: int, seed: int) -> Iterator[Kill]:
     for number in range(count):
         step, victims = next(steps) if number % 2 == 0 else ("", chance.choice(VICTIMS))
         path = "frangible run" if chance.random() < 0.6 else "chaos run"
-        yield Kill(number, path, victims, step, chance.uniform(0.0, 8.0), chance.choice((1, 1, 2)))
+        yield Kill(number, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
 
 
 def experiment(folder: Path) -> Path:
@@ -128,7 +135,7 @@ steady-state-hypothesis:
 method:
   - name: lose-a-node
     type: action
-    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: 2.0}}
+    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: 5.0}}
 rollbacks: []
 """
     )
@@ -138,11 +145,12 @@ rollbacks: []
         """\
 name: crash-campaign
 title: Some orders are acknowledged
-requires: {metric: 'orders_offered_total{${labels}}', at-least: 1}
+requires: {metric: 'orders_offered_total{${labels}}', at-least: 30}
 recovery: {within: 20s, steady-for: 1s}
 indicators:
   - name: orders-acknowledged
     kind: ratio
+    block: 1s
     good: 'order_outcomes_total{${labels},outcome="in_time"}'
     valid: 'order_outcomes_total{${labels}}'
     bound: {at-least: 0.2}
@@ -407,7 +415,8 @@ def report(outcomes: list[Outcome], *, as_json: bool) -> None:
     print(f"kills: {len(outcomes)}, with something left over: {len(left)}")
     print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(outcome.verdict for outcome in outcomes).items())))
     if times:
-        print(f"node without power when killed: {len(times)} times; seconds until it had power again: median {times[len(times) // 2]:.2f}, longest {times[-1]:.2f}")
+        middle, longest = times[len(times) // 2], times[-1]
+        print(f"node without power when killed: {len(times)} times; seconds until it had power again: median {middle:.2f}, longest {longest:.2f}")
     for outcome in left:
         print(f"  #{outcome.kill.number} {outcome.kill}: {'; '.join(outcome.leftovers)}")
 

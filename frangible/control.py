@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["after_experiment_control", "before_experiment_control", "before_method_control", "before_rollback_control"]
 
-logger = logging.getLogger("frangible")
+logger = logging.getLogger("chaostoolkit")
+"""The toolkit shows its own logger only."""
 
 _expected: "list[tuple[Plan, Link]]" = []
 """The run that this process was started for; empty under `chaos run`."""

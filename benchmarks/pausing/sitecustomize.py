@@ -12,10 +12,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
-CLASSES = {"Ledger": "frangible.ledger.store", "HostsPlatform": "frangible.platforms.hosts", "FileLockStore": "frangible.locks", "Journal": "frangible.journal.store"}
+CLASSES = {
+    "Ledger": "frangible.ledger.store",
+    "HostsPlatform": "frangible.platforms.hosts",
+    "FileLockStore": "frangible.locks",
+    "Journal": "frangible.journal.store",
+}
 
 
 def _process() -> str:
@@ -34,7 +39,7 @@ class _Pausing(importlib.abc.MetaPathFinder):
     def __init__(self, module: str, owner: str, method: str, moment: str) -> None:
         self.module, self.owner, self.method, self.moment = module, owner, method, moment
 
-    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
+    def find_spec(self, name: str, _path: object, _target: ModuleType | None = None) -> ModuleSpec | None:
         """Let the other finders find the module, then wrap it once it has been executed."""
         if name != self.module:
             return None
@@ -53,9 +58,9 @@ class _Pausing(importlib.abc.MetaPathFinder):
         return spec
 
 
-def _paused(method: Callable[..., Any], moment: str) -> Callable[..., Any]:
+def _paused[**P, R](method: Callable[P, R], moment: str) -> Callable[P, R]:
     @functools.wraps(method)
-    def pausing(*args: Any, **kwargs: Any) -> Any:
+    def pausing(*args: P.args, **kwargs: P.kwargs) -> R:
         if moment == "before":
             os.kill(os.getpid(), signal.SIGSTOP)
         result = method(*args, **kwargs)
