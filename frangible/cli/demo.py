@@ -40,6 +40,7 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in
       frangible demo --keep
     """
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the lab goes down on SIGTERM as it does on Ctrl-C
     home = Home.find() if keep else Home(Home.find().path / "demo")
     with _lab(home, keep=keep):
         codes = []
@@ -47,12 +48,12 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in
             codes.append(_command(home, "run", EXPERIMENT, "--environment", environment))
             if len(codes) == 1:
                 typer.echo(f"first verdict after {span(time.monotonic() - began)}")
-            if codes[-1] == 128 + signal.SIGINT:
-                raise KeyboardInterrupt
         _command(home, "explain", "--last")
     as_stated = _report(codes, time.monotonic() - began)
     if keep:
         typer.echo("the lab is up: try `frangible lab status`, and `frangible lab down` when done")
+    else:
+        typer.echo(f"read more with FRANGIBLE_HOME={home.path}, for example: frangible journal list")
     if not as_stated:
         raise typer.Exit(1)
 
@@ -92,16 +93,32 @@ def _command(home: Home, *arguments: str) -> int:
     environment = {name: value for name, value in os.environ.items() if name not in OURS} | {"FRANGIBLE_HOME": str(home.path)}
     environment["FRANGIBLE_INVENTORY"] = str(home.lab / "inventory.yaml")
     process = subprocess.Popen([sys.executable, "-m", "frangible.cli", *arguments], env=environment, stdin=subprocess.DEVNULL)
-    interrupted = False
-    while True:
-        try:
-            code = process.wait()
-            break
-        except KeyboardInterrupt:
-            interrupted = True  # the command got it as well, and is reverting
+    with _passing_on(process):
+        interrupted = False
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:
+                interrupted = True  # the command got the signal as well, and is reverting
     if interrupted:
         raise KeyboardInterrupt
     return code
+
+
+@contextlib.contextmanager
+def _passing_on(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Pass SIGTERM on to the command; Ctrl-C reaches it from the terminal."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        process.send_signal(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(command: str) -> None:

@@ -101,6 +101,7 @@ def _document(plan: "Plan", injections: list[dict[str, object]], reasons: list[s
         "injections": injections,
         "windows": json.loads(plan.windows_json),
         "shortest_seconds": windows.baseline + max(plan.longest_hold, windows.observe_for) + _steady_for(plan.hypotheses),
+        "held_reachable": True if plan.injects else None,
         "keys": list(plan.keys),
         "indicators": [row for hypothesis in plan.hypotheses for row in _indicators(plan, hypothesis)],
         "allowed": not reasons,
@@ -142,5 +143,6 @@ def _lines(plan: "Plan", document: dict[str, object]) -> Iterator[str]:
         bound = ", ".join(f"{name} {value:g}" for name, value in row["bound"].items())
         yield f"indicator: {row['hypothesis']}/{row['indicator']}, {row['kind']}, {bound}"
         yield from (f"  {query}" for query in row["queries"])
-    yield "validated: every problem that would keep the verdict from `held` would have been reported"
+    if plan.injects:
+        yield "held: can be reached with these windows; validation refuses an experiment for which it cannot"
     yield "nothing was injected" if document["allowed"] else "a run would be refused; nothing was injected"
