@@ -6,8 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,15 +78,15 @@ def test_whatever_is_asked_the_history_is_a_legal_path(ledger: Ledger, operation
     lease = ledger.intend(new_lease(f"r1-{next(numbers)}"))
     for operation, epoch in operations:
         before = ledger.history(lease.id)
-        call = {
+        calls: dict[str, Callable[[], Lease]] = {
             "begin": lambda: ledger.begin_injecting(lease.id),
             "injected": lambda: ledger.mark_injected(lease.id),
             "claim": lambda: ledger.claim(lease.id, ME),
-            "reverted": lambda epoch=epoch: ledger.mark_reverted(lease.id, epoch),
-            "failed": lambda epoch=epoch: ledger.mark_revert_failed(lease.id, epoch, "no"),
-        }[operation]
+            "reverted": partial(ledger.mark_reverted, lease.id, epoch),
+            "failed": partial(ledger.mark_revert_failed, lease.id, epoch, "no"),
+        }
         try:
-            call()
+            calls[operation]()
         except LedgerError:
             assert ledger.history(lease.id) == before
         else:

