@@ -98,6 +98,8 @@ class Outcome:
     clean_after: float | None = None
     """Seconds from the kill until every node had power again, when one was off."""
     verdict: str = ""
+    run: str = ""
+    seconds: float = 0.0
 
 
 def kills(count: int, seed: int) -> Iterator[Kill]:
@@ -169,16 +171,19 @@ class Campaign:
         self.home = home
         self.inventory = load_inventory(home.lab / "inventory.yaml")
         self.experiment = experiment(folder)
+        self._known = set(home.runs.glob("*"))
 
     def execute(self, kill: Kill, environment: str) -> Outcome:
         """Do one kill and report what is left over."""
         outcome = Outcome(kill)
+        began = time.monotonic()
         starter = self._start(kill, environment)
         try:
             folder = self._folder(starter, environment)
             if folder is None:
                 outcome.leftovers.append("the run never began")
                 return outcome
+            outcome.run = folder.name
             self._reach(kill, folder, starter)
             killed_at = time.monotonic()
             self._kill(kill, folder, starter)
@@ -188,6 +193,7 @@ class Campaign:
         finally:
             starter.kill()
             starter.wait()
+            outcome.seconds = time.monotonic() - began
         return outcome
 
     def _start(self, kill: Kill, environment: str) -> "subprocess.Popen[bytes]":
@@ -212,17 +218,14 @@ class Campaign:
 
     def _folder(self, starter: "subprocess.Popen[bytes]", environment: str) -> Path | None:
         """Wait for the folder of the run that `starter` began."""
-        before = {path.name for path in self._known}
         for _ in _patience():
             for path in sorted(self.home.runs.glob("*")):
-                if path.name not in before and self._is_of(path, environment) and (path / "events.jsonl").exists():
+                if path not in self._known and self._is_of(path, environment) and (path / "events.jsonl").exists():
                     self._known.add(path)
                     return path
             if starter.poll() is not None:
                 return None
         return None
-
-    _known: "set[Path]" = set()  # noqa: RUF012 - one campaign a process
 
     @staticmethod
     def _is_of(path: Path, environment: str) -> bool:
@@ -377,16 +380,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same kills")
     parser.add_argument("--home", type=Path, default=None, help="home with a lab that is up; else one is brought up")
+    parser.add_argument("--verbose", action="store_true", help="print a line for each kill")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     options = parser.parse_args()
     with lab(options.home) as home, tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
         os.environ.pop("FRANGIBLE_JOURNAL", None)
-        outcomes = run_campaign(Campaign(home, Path(folder)), list(kills(options.kills, options.seed)))
+        outcomes = run_campaign(Campaign(home, Path(folder)), list(kills(options.kills, options.seed)), verbose=options.verbose)
     report(outcomes, as_json=options.json)
     return 1 if any(outcome.leftovers for outcome in outcomes) else 0
 
 
-def run_campaign(campaign: Campaign, planned: list[Kill]) -> list[Outcome]:
+def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> list[Outcome]:
     """Deal the kills to the environments, one at a time in each."""
     environments = sorted(campaign.inventory.environments)
     shares = [planned[index :: len(environments)] for index in range(len(environments))]
@@ -398,8 +402,11 @@ def run_campaign(campaign: Campaign, planned: list[Kill]) -> list[Outcome]:
             for kill in share:
                 done.append(campaign.execute(kill, environment))
                 progress.advance(task)
-                if done[-1].leftovers:
-                    print(f"{environment}: #{kill.number} {kill}: {'; '.join(done[-1].leftovers)}", file=sys.stderr)
+                if done[-1].leftovers or verbose:
+                    print(
+                        f"{environment}: #{kill.number} {kill} ({done[-1].run}): {done[-1].verdict}, {done[-1].seconds:.0f} s: {'; '.join(done[-1].leftovers) or 'nothing left'}",
+                        file=sys.stderr,
+                    )
             return done
 
         return list(itertools.chain.from_iterable(pool.map(work, environments, shares)))

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from frangible.errors import FrangibleError, JournalError, LedgerError, PlatformError, Refused
+from frangible.errors import FrangibleError, LedgerError, PlatformError, Refused
 from frangible.process import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -42,15 +42,18 @@ def admit(plan: "Plan") -> Admitted:
     from frangible.locks import HeldLocks
     from frangible.platforms import open_platform
 
+    me = ProcessIdentity.current()
     try:
+        plan.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         ledger = Ledger.open(plan.ledger_url)
         journal = Journal.open(plan.journal_url)
-    except (LedgerError, JournalError) as error:
+        platform = open_platform(plan.environment)
+        _ask_guards(plan, ledger, platform)
+        locks = HeldLocks.acquire_all(platform.locks(), plan.keys, plan.run_id, me, LOCK_TTL)
+    except Refused:
+        raise
+    except (FrangibleError, OSError) as error:
         raise Refused(str(error)) from error
-    platform = open_platform(plan.environment)
-    _ask_guards(plan, ledger, platform)
-    me = ProcessIdentity.current()
-    locks = HeldLocks.acquire_all(platform.locks(), plan.keys, plan.run_id, me, LOCK_TTL)
     try:
         # Asked again: another run may have left a lease between the question and the lock.
         facts = _ask_guards(plan, ledger, platform)
