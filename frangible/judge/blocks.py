@@ -24,6 +24,7 @@ __all__ = [
     "gauge_blocks",
     "grid",
     "increases",
+    "rate",
     "ratio_blocks",
 ]
 
@@ -127,6 +128,19 @@ def increases(series: Sequence[Series], edges: Sequence[float], everything: Sequ
             rise = later.value - earlier.value if later.value >= earlier.value else later.value
             found[bisect_left(edges, later.at) - 1] += rise
     return tuple(found)
+
+
+def rate(series: Sequence[Series], start: float, end: float, gap: float) -> float | None:
+    """Return events a second from the newest sample at `start` to the newest at `end`; None when there are no two to tell by.
+
+    Counters that were not sampled for more than `gap` seconds at the end have stopped: time goes on without them.
+    """
+    times = sorted(sample.at for one in series for sample in _counted(one) if sample.at <= end)
+    if not times:
+        return None
+    first, last = max((at for at in times if at <= start), default=times[0]), times[-1]
+    covered = last - first if end - last <= gap else end - first
+    return sum(increases(series, (first, last))) / covered if covered > 0 else None
 
 
 def _counted(series: Series) -> tuple[Sample, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from frangible.judge.blocks import increases
+from frangible.judge.blocks import rate
 from frangible.judge.bounds import number
 from frangible.judge.evidence import Ending, IndicatorVerdict, Observed, Outcome, RunEvidence, Verdict, Window, WindowName
 from frangible.judge.indicators import Baseline, Case, baseline_of, judge_indicator
@@ -26,6 +26,8 @@ __all__ = ["FALSE_ALARMS", "broke_level", "judge"]
 
 FALSE_ALARMS = 0.005
 """Chance that a run in which every bound is just kept has any indicator called broken; half of the 1 % that is promised (docs/judge.md)."""
+LONGEST_GAP = 3.0
+"""Scrape intervals without a reading of the load that count as it going on."""
 ENDINGS = {
     Ending.COMPLETED: "",
     Ending.NO_BASELINE: "no steady baseline",
@@ -237,12 +239,12 @@ class _Trial:
         least = f"{hypothesis.name} needs at least {number(hypothesis.requires.at_least)} a second"
         if seen is None or not any(one.samples for one in seen.valid):
             return f"no load was seen in the {window.name} window, and {least}"
-        interval = self.evidence.scrape_interval
-        start = window.start + interval
-        # The newest sample may be one interval old, so that much of the window is not counted against the load.
-        covered = max(interval, window.end - start - interval)
-        rate = sum(increases(seen.valid, (start, window.end))) / covered if covered > 0 else 0.0
-        return "" if rate >= hypothesis.requires.at_least else f"{number(rate)} a second were offered in the {window.name} window, and {least}"
+        offered = rate(seen.valid, window.start, window.end, LONGEST_GAP * self.evidence.scrape_interval)
+        if offered is None:
+            # A recovery may be shorter than two scrapes: whoever saw it steady has seen the load, too.
+            shortly = window.name is WindowName.RECOVERY and self.recovered
+            return "" if shortly else f"the load was not read twice in the {window.name} window, and {least}"
+        return "" if offered >= hypothesis.requires.at_least else f"{number(offered)} a second were offered in the {window.name} window, and {least}"
 
     def _undecided(self) -> Iterator[str]:
         effect = [one for one in self.indicators if one.window is WindowName.EFFECT]

@@ -215,6 +215,21 @@ def test_enough_load_in_every_window_is_exercised() -> None:
     assert judge(LOAD, evidence(load=offered((50, 50, 50)))).outcome is Outcome.HELD
 
 
+@pytest.mark.parametrize("recovery", [Window(RECOVERY, 1105.0, 1106.3), Window(RECOVERY, 1105.6, 1106.2)], ids=["one reading", "no reading"])
+def test_a_recovery_shorter_than_two_scrapes_was_exercised_when_it_was_seen_steady(recovery: Window) -> None:
+    windows = (WINDOWS[BASELINE], WINDOWS[EFFECT], recovery)
+    seen = [events(window) for window in windows]
+    load = tuple(Observed(window.name, valid=(counter(window, lambda _: 50),)) for window in windows)
+    verdict = judge(LOAD, evidence(windows=windows, indicators={"acknowledged": seen}, load=load, recovered_after=0.1))
+    assert verdict.outcome is Outcome.HELD, verdict.reasons
+
+
+def test_load_that_stopped_counts_as_none_for_the_rest_of_the_window() -> None:
+    stopped = counter(replace(WINDOWS[EFFECT], end=1060.0), lambda _: 50)
+    load = (*offered((50, 50, 50))[:1], Observed(EFFECT, valid=(stopped,)), *offered((50, 50, 50))[2:])
+    assert any("not exercised: 16.53 a second" in reason for reason in judge(LOAD, evidence(load=load)).reasons)
+
+
 def test_load_that_nobody_observed_is_not_exercised() -> None:
     assert judge(LOAD, evidence(load=())).outcome is Outcome.INCONCLUSIVE
 
