@@ -353,7 +353,7 @@ def _patience() -> Iterator[int]:
         if time.monotonic() > end:
             return
         yield look
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager

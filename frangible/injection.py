@@ -13,7 +13,7 @@ from frangible.clock import SystemClock
 from frangible.errors import FaultError, FrangibleError, Refused
 from frangible.fault import Fault, Observation, Target, fault_parameters
 from frangible.process import ProcessIdentity
-from frangible.recovery import Reverted, Reverter
+from frangible.reverting import Reverted, Reverter
 
 if TYPE_CHECKING:
     from frangible.inventory import Environment

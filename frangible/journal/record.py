@@ -3,13 +3,13 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from frangible.errors import JournalError
 from frangible.fault import JsonValue
-from frangible.judge import FaultProof, IndicatorVerdict, Window
+from frangible.judge import Ending, FaultProof, IndicatorVerdict, Outcome, Window
 from frangible.process import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class RunRecord:
     """Chaos Toolkit's own journal of the run."""
     series: JsonValue = None
     """Compact values a block and indicator, for the plot of `explain`."""
+
+    def unjudged(self, reason: str, at: float) -> "RunRecord":
+        """Return the run as ended at `at` (seconds since the epoch) without a verdict: its runner died."""
+        ending = str(Ending.RUNNER_DIED)
+        return replace(self, ended_at=at, state="finished", outcome=str(Outcome.INCONCLUSIVE), reasons=(reason,), ending=ending)
 
 
 def record_to_json(record: RunRecord) -> str:

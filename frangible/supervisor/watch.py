@@ -18,7 +18,7 @@ from frangible.errors import FrangibleError, LedgerError, LockHeld, Refused
 from frangible.fault import FaultRegistry
 from frangible.judge import Ending, FaultProof, Outcome
 from frangible.process import ProcessIdentity
-from frangible.recovery import Reverter
+from frangible.reverting import Reverter
 from frangible.supervisor.admitting import LOCK_TTL, Admitted, admit, guard_facts
 from frangible.supervisor.measuring import Measuring
 
@@ -110,13 +110,15 @@ class Supervisor:
         return self._code
 
     def _last_resort(self, error: Exception) -> None:
-        """Revert after an error of our own, and say so; `recover` closes the run's row."""
+        """Revert after an error of our own, and close the run's row without a verdict."""
+        from frangible.supervisor.concluding import keep
+
         traceback.print_exception(error)  # into supervisor.log
         self._kill_child()
         self._revert_open()
-        self.emit(
-            event="failed", message=f"the supervisor failed: {error!r}; see {self.plan.folder / 'supervisor.log'}, then run `frangible recover`", exit_code=70
-        )
+        reason = f"runner died: the supervisor failed: {error!r}; see {self.plan.folder / 'supervisor.log'}"
+        keep(self.admitted.journal, self.admitted.record.unjudged(reason, time.time()), self.plan)
+        self.emit(event="failed", message=reason, exit_code=70)
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
