@@ -3,7 +3,7 @@ VENV := .cache/venv
 export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus demo test lint format imports typecheck unit lab constraints clean
+.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ unit: setup prometheus ## unit and property tests only
 
 lab: setup prometheus ## tests that need the embedded lab only
 	@$(VENV)/bin/python -m pytest -q -m lab
+
+campaign: setup prometheus ## 200 kills of real runs, looked at in the target
+	@$(VENV)/bin/python benchmarks/crash.py --kills 200
+
+benchmark: setup prometheus ## what a user waits for, side by side with bare chaos run
+	@$(VENV)/bin/python benchmarks/speed.py
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade
