@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ShareLimits", "block_limits", "drop_limits", "mean_limits", "share_limits"]
 
+NONE = 1e-12
+"""A share of bad events so small is rounding."""
 WATER_LEVELS = 32
 """Levels at which the worst blocks are cut off, besides the blocks' own shares."""
 
@@ -75,13 +77,16 @@ def _limit(events: "Floats", bads: "Floats", level: float, *, upper: bool) -> "t
 
     total, freedom = events.sum(), len(events) - 1
     share = np.clip(bads.sum(axis=1) / total, 0.0, 1.0)
-    clustered = (share > 0) & (share < 1)
+    clustered = (share > NONE) & (share < 1 - NONE)
     spread = ((bads - events * share[:, None]) ** 2 / events).sum(axis=1)
     effect = np.ones_like(share)
     np.divide(spread, share * (1 - share) * freedom, out=effect, where=clustered)
     effect = np.maximum(effect, 1.0)
     known = (ndtri(1 - level) / stdtrit(freedom, 1 - level)) ** 2
-    worth = np.where(clustered, total * known / effect, total)
+    # Events of one block can at most all go the same way: Kish's effective number of blocks is the least that the evidence is worth.
+    sizes = events / events.max()
+    blocks = sizes.sum() ** 2 / (sizes**2).sum()
+    worth = np.where(clustered, np.maximum(total * known / effect, blocks), total)
     return betaincinv(worth * (1 - share) + 0.5, worth * share + 0.5, 1 - level if upper else level), effect
 
 

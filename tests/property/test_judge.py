@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,17 +25,17 @@ bounds = st.builds(
 policies = st.sampled_from(["broken", "ignore"])
 
 
-def ratio(name: str, bound: RatioBound, policy: str = "broken", **changes: object) -> RatioIndicator:
-    fields = {"name": name, "when_absent": policy, "good": "good{${labels}}", "valid": "valid{${labels}}", "bound": bound}
+def ratio(name: str, bound: RatioBound, policy: str = "broken", **changes: Any) -> RatioIndicator:
+    fields: dict[str, Any] = {"name": name, "when_absent": policy, "good": "good{${labels}}", "valid": "valid{${labels}}", "bound": bound}
     return RatioIndicator.model_validate({**fields, **changes})
 
 
 def gauge(name: str, policy: str = "broken") -> GaugeIndicator:
-    fields = {"name": name, "when_absent": policy, "query": "depth{${labels}}", "lookback": 2.0, "bound": GaugeBound(at_most=100.0, rise_at_most=50.0)}
-    return GaugeIndicator.model_validate(fields)
+    fields: dict[str, Any] = {"name": name, "when_absent": policy, "query": "depth{${labels}}", "lookback": 2.0}
+    return GaugeIndicator.model_validate({**fields, "bound": GaugeBound(at_most=100.0, rise_at_most=50.0)})
 
 
-def hypothesis(*indicators: RatioIndicator | GaugeIndicator, **changes: object) -> Hypothesis:
+def hypothesis(*indicators: RatioIndicator | GaugeIndicator, **changes: Any) -> Hypothesis:
     return Hypothesis.model_validate({"name": "orders", "indicators": indicators, "recovery": Recovery(within=60.0, steady_for=5.0), **changes})
 
 
@@ -48,7 +49,7 @@ def counted(window: Window, bad: list[int]) -> Observed:
     return Observed(window.name, good=(Series(LABELS, tuple(good)),), valid=(Series(LABELS, tuple(valid)),))
 
 
-def run(observed: dict[str, list[Observed]], **changes: object) -> RunEvidence:
+def run(observed: dict[str, list[Observed]], **changes: Any) -> RunEvidence:
     whole = RunEvidence(
         windows=WINDOWS,
         observed=tuple((name, tuple(seen)) for name, seen in observed.items()),

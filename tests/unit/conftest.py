@@ -40,8 +40,9 @@ def running(folder: Path, openmetrics: str, configuration: str = "") -> Iterator
     (folder / "samples").write_text(f"{openmetrics.strip()}\n# EOF\n" if openmetrics else "# EOF\n")
     (folder / "prometheus.yml").write_text(configuration)
     if openmetrics:
-        subprocess.run([promtool_binary(), "tsdb", "create-blocks-from", "openmetrics", folder / "samples", data], check=True, capture_output=True)
-    command = [prometheus_binary(), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y"]
+        writing = [str(promtool_binary()), "tsdb", "create-blocks-from", "openmetrics", str(folder / "samples"), str(data)]
+        subprocess.run(writing, check=True, capture_output=True)
+    command = [str(prometheus_binary()), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y"]
     with log.open("w") as output, subprocess.Popen([*command, "--web.listen-address=127.0.0.1:0"], stderr=output, stdout=output) as process:
         try:
             yield f"http://127.0.0.1:{_port(process, log)}"

@@ -1,8 +1,9 @@
 """The judge's rules one by one, on evidence written out by hand; error rates by simulation."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy
 import pytest
@@ -20,18 +21,18 @@ PROOF = FaultProof("lease-1", "node-loss", "node app-1", injected=True, proven_s
 RATE = 50.0
 
 
-def ratio(name: str = "acknowledged", **changes: object) -> RatioIndicator:
-    fields = {"name": name, "when_absent": "broken", "good": "good{${labels}}", "valid": "valid{${labels}}", "bound": RatioBound(at_least=0.99)}
+def ratio(name: str = "acknowledged", **changes: Any) -> RatioIndicator:
+    fields: dict[str, Any] = {"name": name, "when_absent": "broken", "good": "good{${labels}}", "valid": "valid{${labels}}", "bound": RatioBound(at_least=0.99)}
     return RatioIndicator.model_validate({**fields, **changes})
 
 
-def gauge(name: str = "queue", **changes: object) -> GaugeIndicator:
-    fields = {"name": name, "when_absent": "broken", "query": "depth{${labels}}", "lookback": 1.0, "bound": GaugeBound(at_most=100.0)}
+def gauge(name: str = "queue", **changes: Any) -> GaugeIndicator:
+    fields: dict[str, Any] = {"name": name, "when_absent": "broken", "query": "depth{${labels}}", "lookback": 1.0, "bound": GaugeBound(at_most=100.0)}
     return GaugeIndicator.model_validate({**fields, **changes})
 
 
-def hypothesis(*indicators: RatioIndicator | GaugeIndicator, name: str = "orders", **changes: object) -> Hypothesis:
-    fields = {"name": name, "indicators": indicators or (ratio(),), "recovery": Recovery(within=60.0, steady_for=5.0)}
+def hypothesis(*indicators: RatioIndicator | GaugeIndicator, name: str = "orders", **changes: Any) -> Hypothesis:
+    fields: dict[str, Any] = {"name": name, "indicators": indicators or (ratio(),), "recovery": Recovery(within=60.0, steady_for=5.0)}
     return Hypothesis.model_validate({**fields, **changes})
 
 
@@ -44,17 +45,17 @@ def counter(window: Window, rise: Callable[[float], float], start: float = 1000.
     return Series(labels, tuple(sample for sample in samples if sample.at <= window.end))
 
 
-def events(window: Window, bad_share: Callable[[float], float] = lambda _: 0.0, **changes: object) -> Observed:
+def events(window: Window, bad_share: Callable[[float], float] = lambda _: 0.0, **changes: Any) -> Observed:
     good = counter(window, lambda at: RATE * (1 - bad_share(at)))
     return replace(Observed(window.name, good=(good,), valid=(counter(window, lambda _: RATE),)), **changes)
 
 
-def values(window: Window, value: Callable[[float], float] = lambda _: 10.0, **changes: object) -> Observed:
+def values(window: Window, value: Callable[[float], float] = lambda _: 10.0, **changes: Any) -> Observed:
     samples = tuple(Sample(float(at), value(float(at))) for at in range(math.ceil(window.start), math.floor(window.end) + 1))
     return replace(Observed(window.name, values=(Series((), samples),)), **changes)
 
 
-def evidence(*, indicators: dict[str, Iterable[Observed]] | None = None, **changes: object) -> RunEvidence:
+def evidence(*, indicators: Mapping[str, Iterable[Observed]] | None = None, **changes: Any) -> RunEvidence:
     """A fine run, apart from what is changed."""
     given = {"acknowledged": fine()} if indicators is None else indicators
     whole = RunEvidence(
@@ -77,8 +78,16 @@ def fine(**changed: Observed) -> list[Observed]:
     return [changed.get(window.name, events(window)) for window in WINDOWS.values()]
 
 
+def always(value: float) -> Callable[[float], float]:
+    return lambda _: value
+
+
 def outage(start: float, end: float) -> Callable[[float], float]:
     return lambda at: 1.0 if start <= at < end else 0.0
+
+
+def first_half(series: tuple[Series, ...]) -> tuple[Series, ...]:
+    return tuple(Series(one.labels, one.samples[:30]) for one in series)
 
 
 BROKEN = {"acknowledged": fine(effect=events(WINDOWS[EFFECT], outage(1045, 1090)))}
@@ -114,7 +123,7 @@ LATER = {
 
 
 @pytest.mark.parametrize("changes", LATER.values(), ids=LATER.keys())
-def test_what_went_wrong_later_is_never_held_and_never_hides_evidence_of_deviation(changes: dict[str, object]) -> None:
+def test_what_went_wrong_later_is_never_held_and_never_hides_evidence_of_deviation(changes: dict[str, Any]) -> None:
     assert judge(hypothesis(), evidence(**changes)).outcome is Outcome.INCONCLUSIVE
     assert judge(hypothesis(), evidence(indicators=BROKEN, **changes)).outcome is Outcome.DEVIATED
 
@@ -132,7 +141,7 @@ FATAL = {
 
 
 @pytest.mark.parametrize(("changes", "reason"), FATAL.values(), ids=FATAL.keys())
-def test_without_trusted_times_baseline_or_proof_even_a_broken_bound_is_inconclusive(changes: dict[str, object], reason: str) -> None:
+def test_without_trusted_times_baseline_or_proof_even_a_broken_bound_is_inconclusive(changes: dict[str, Any], reason: str) -> None:
     verdict = judge(hypothesis(), evidence(indicators=BROKEN, **changes))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reasons[0].startswith(reason)
@@ -168,8 +177,8 @@ def test_deviation_seen_before_the_observer_failed_still_counts() -> None:
 @pytest.mark.parametrize(("policy", "outcome"), [("broken", Outcome.DEVIATED), ("ignore", Outcome.HELD)])
 @pytest.mark.parametrize("kind", ["ratio", "gauge"])
 def test_a_series_that_went_away_while_prometheus_kept_scraping_is_judged_by_when_absent(policy: str, outcome: Outcome, kind: str) -> None:
-    made = {"ratio": ratio("vanishing", when_absent=policy), "gauge": gauge("vanishing", when_absent=policy)}[kind]
-    data = {"ratio": events, "gauge": values}[kind]
+    made = ratio("vanishing", when_absent=policy) if kind == "ratio" else gauge("vanishing", when_absent=policy)
+    data: Callable[[Window], Observed] = events if kind == "ratio" else values
     gone = [data(WINDOWS[BASELINE]), Observed(EFFECT), data(WINDOWS[RECOVERY])]
     verdict = judge(hypothesis(ratio(), made), evidence(indicators={"acknowledged": fine(), "vanishing": gone}))
     assert verdict.outcome is outcome
@@ -178,9 +187,10 @@ def test_a_series_that_went_away_while_prometheus_kept_scraping_is_judged_by_whe
 
 @pytest.mark.parametrize("kind", ["ratio", "gauge"])
 def test_a_series_that_is_gone_in_half_of_the_effect_is_broken_by_when_absent(kind: str) -> None:
-    made, data = (ratio("vanishing"), events) if kind == "ratio" else (gauge("vanishing"), values)
+    made = ratio("vanishing") if kind == "ratio" else gauge("vanishing")
+    data: Callable[[Window], Observed] = events if kind == "ratio" else values
     whole = data(WINDOWS[EFFECT])
-    half = replace(whole, **{part: tuple(Series(one.labels, one.samples[:30]) for one in getattr(whole, part)) for part in ("good", "valid", "values")})
+    half = Observed(EFFECT, good=first_half(whole.good), valid=first_half(whole.valid), values=first_half(whole.values))
     seen = [data(WINDOWS[BASELINE]), half, data(WINDOWS[RECOVERY])]
     assert judge(hypothesis(made), evidence(indicators={"vanishing": seen})).outcome is Outcome.DEVIATED
 
@@ -201,7 +211,7 @@ LOAD = hypothesis(requires=LeastLoad(metric="offered{${labels}}", at_least=40.0)
 
 
 def offered(rates: Sequence[float]) -> tuple[Observed, ...]:
-    return tuple(Observed(window.name, valid=(counter(window, lambda _, rate=rate: rate),)) for window, rate in zip(WINDOWS.values(), rates, strict=True))
+    return tuple(Observed(window.name, valid=(counter(window, always(rate)),)) for window, rate in zip(WINDOWS.values(), rates, strict=True))
 
 
 @pytest.mark.parametrize("rates", [(50, 10, 50), (10, 50, 50), (50, 50, 10), (50, 0, 50)])
@@ -263,7 +273,7 @@ NOT_BLAMED = {
 
 
 @pytest.mark.parametrize("changes", NOT_BLAMED.values(), ids=NOT_BLAMED.keys())
-def test_a_recovery_that_ran_out_is_not_blamed_on_the_environment_when(changes: dict[str, object]) -> None:
+def test_a_recovery_that_ran_out_is_not_blamed_on_the_environment_when(changes: dict[str, Any]) -> None:
     verdict = judge(hypothesis(), evidence(**{"indicators": STILL_DOWN, "recovered_after": None, "recovery_limit": 15.0, **changes}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
 
@@ -317,7 +327,7 @@ def test_a_burst_in_one_block_decides_nothing() -> None:
 
 def test_a_fall_below_the_runs_own_baseline_is_deviated() -> None:
     made = ratio(bound=RatioBound(drop_at_most=0.05))
-    seen = {"acknowledged": [events(window, lambda _, share=share: share) for window, share in zip(WINDOWS.values(), (0.1, 0.3, 0.1), strict=True)]}
+    seen = {"acknowledged": [events(window, always(share)) for window, share in zip(WINDOWS.values(), (0.1, 0.3, 0.1), strict=True)]}
     assert judge(hypothesis(made), evidence(indicators=seen)).outcome is Outcome.DEVIATED
     seen["acknowledged"][1] = events(WINDOWS[EFFECT], lambda _: 0.1)
     assert judge(hypothesis(made), evidence(indicators=seen)).outcome is Outcome.HELD
@@ -341,7 +351,7 @@ GAUGES = {
 
 
 @pytest.mark.parametrize(("value", "changes", "outcome"), GAUGES.values(), ids=GAUGES.keys())
-def test_a_gauge_in_the_effect_window(value: Callable[[float], float], changes: dict[str, object], outcome: Outcome) -> None:
+def test_a_gauge_in_the_effect_window(value: Callable[[float], float], changes: dict[str, Any], outcome: Outcome) -> None:
     seen = [values(WINDOWS[BASELINE]), values(WINDOWS[EFFECT], value), values(WINDOWS[RECOVERY])]
     made = hypothesis(ratio(), gauge(**changes))
     assert judge(made, evidence(indicators={"acknowledged": fine(), "queue": seen})).outcome is outcome
@@ -424,9 +434,9 @@ def test_blocks_are_equal_and_never_shorter_than_asked() -> None:
 def test_block_series_gives_what_a_plot_needs() -> None:
     points = block_series(ratio(), events(WINDOWS[EFFECT], outage(1070, 1100)), WINDOWS[EFFECT])
     assert len(points) == 12
-    assert points[0] == (1045.0, pytest.approx(1.0))
-    assert points[-1] == (1100.0, pytest.approx(0.0))
-    assert block_series(gauge(), values(WINDOWS[EFFECT]), WINDOWS[EFFECT])[0] == (1045.0, pytest.approx(10.0))
+    assert points[0] == pytest.approx((1045.0, 1.0))
+    assert points[-1] == pytest.approx((1100.0, 0.0))
+    assert block_series(gauge(), values(WINDOWS[EFFECT]), WINDOWS[EFFECT])[0] == pytest.approx((1045.0, 10.0))
 
 
 REACH = {"scrape_interval": 1.0, "baseline": 30.0, "effect": 60.0, "recovery": 60.0, "load": 50.0}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ SAMPLES = "\n".join(
 )
 
 
-def settings(url: str, **changes: object) -> PrometheusSettings:
+def settings(url: str, **changes: Any) -> PrometheusSettings:
     return PrometheusSettings.model_validate({"url": url, "timeout": 5.0, **changes})
 
 
@@ -143,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
 def serve() -> Iterator[Callable[..., Service]]:
     services: list[Service] = []
 
-    def start(*answers: tuple[int, bytes] | bytes, **how: object) -> Service:
+    def start(*answers: tuple[int, bytes] | bytes, **how: Any) -> Service:
         services.append(Service(*((200, one) if isinstance(one, bytes) else one for one in answers), **how))
         return services[-1]
 
@@ -201,7 +202,7 @@ def test_a_port_that_nobody_listens_on_is_unreachable() -> None:
 
 
 @pytest.mark.parametrize("how", [{"pause": 30.0}, {"trickle": True}], ids=["silent", "trickling"])
-def test_a_server_that_is_too_slow_is_given_up_at_the_deadline(serve: Callable[..., Service], how: dict[str, object]) -> None:
+def test_a_server_that_is_too_slow_is_given_up_at_the_deadline(serve: Callable[..., Service], how: dict[str, Any]) -> None:
     service = serve(answer([{"metric": {"padding": "x" * 2000}, "value": [T, "1"]}]), **how)
     with pytest.raises(ObserverFailed, match=r"did not answer within 0\.3 s"):
         PrometheusMetrics(settings(service.url, timeout=0.3)).instant("up")
@@ -284,7 +285,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         pytest.skip("no openssl on PATH to make a certificate with")
     folder = tmp_path_factory.mktemp("tls")
     made = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    extra = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    extra = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
     subprocess.run([openssl, *made, *extra], check=True, capture_output=True)
     return folder / "cert.pem", folder / "key.pem"
 

@@ -44,23 +44,22 @@ def estate(begin: float) -> str:
     def offered(at: int) -> float:
         return 1000 + 50.0 * (at + BEFORE)
 
+    def without(part: Callable[[int], float | None], gone: Callable[[int], bool]) -> Callable[[int], float | None]:
+        return lambda at: None if gone(at) else part(at)
+
+    usual: dict[str, Callable[[int], float | None]] = {"up": lambda _: 1.0, "good": offered, "offered": offered, "depth": lambda _: 10.0}
     environments: dict[str, dict[str, Callable[[int], float | None]]] = {
         "fine": {},
         "broken": {"good": lambda at: offered(min(at, -60))},
-        "vanished": {name: lambda at: None if at > -40 else offered(at) for name in ("good", "offered", "depth")},
-        "drained": {"depth": lambda at: None if at > -40 else 10.0},
+        "vanished": {name: without(usual[name], lambda at: at > -40) for name in ("good", "offered", "depth")},
+        "drained": {"depth": without(usual["depth"], lambda at: at > -40)},
         "deep": {"depth": lambda _: 500.0},
         "idle": {"offered": lambda at: 1000.0 + at // 10, "good": lambda at: 1000.0 + at // 10},
-        "gap": {
-            name: lambda at, name=name: None if -50 < at < -40 else {"up": 1, "depth": 10}.get(name, offered(at)) for name in ("up", "good", "offered", "depth")
-        },
+        "gap": {name: without(part, lambda at: -50 < at < -40) for name, part in usual.items()},
         "blind": {"up": lambda _: None},
         "down": {"up": lambda at: 0.0 if at > -60 else 1.0},
-        "missed": {
-            name: lambda at, name=name: None if at == -45 else {"up": 1, "depth": 10}.get(name, offered(at)) for name in ("up", "good", "offered", "depth")
-        },
+        "missed": {name: without(part, lambda at: at == -45) for name, part in usual.items()},
     }
-    usual: dict[str, Callable[[int], float | None]] = {"up": lambda _: 1.0, "good": offered, "offered": offered, "depth": lambda _: 10.0}
     text = []
     for name in usual:  # OpenMetrics wants all series of one metric together
         for environment, changes in environments.items():
