@@ -1,6 +1,6 @@
 """The crash campaign: kill the processes of real runs on the embedded lab, then look in the target for what is left over.
 
-    python benchmarks/crash.py --kills 200
+    python -m benchmarks.crash --kills 200
 
 Each kill starts a real run, waits for a step of the lease or for a random moment, sends SIGKILL to some of the run's processes, lets the
 survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders and the process
@@ -101,6 +101,11 @@ class Outcome:
     run: str = ""
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        """Say what was killed, what came of it, and what is left."""
+        left = "; ".join(self.leftovers) or "nothing left"
+        return f"#{self.kill.number} {self.kill} ({self.run}): {self.verdict}, {self.seconds:.0f} s: {left}"
+
 
 def kills(count: int, seed: int) -> Iterator[Kill]:
     """Every step with every kind of victim in turn, mixed with random moments."""
@@ -114,7 +119,7 @@ def kills(count: int, seed: int) -> Iterator[Kill]:
         yield Kill(number, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
 
 
-def experiment(folder: Path) -> Path:
+def experiment(folder: Path, hold: float = 5.0) -> Path:
     """Write the campaign's experiment: a node loss with windows as short as they can be."""
     path = folder / "short-node-loss.yaml"
     path.write_text(
@@ -137,9 +142,9 @@ steady-state-hypothesis:
 method:
   - name: lose-a-node
     type: action
-    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: 5.0}}
+    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: HOLD}}
 rollbacks: []
-"""
+""".replace("HOLD", str(hold))
     )
     hypotheses = folder / "hypotheses"
     hypotheses.mkdir()
@@ -246,7 +251,7 @@ class Campaign:
             if not processes:
                 return
 
-    def _processes(self, folder: Path, starter: "subprocess.Popen[bytes]") -> dict[str, psutil.Process]:
+    def _processes(self, folder: Path, starter: "subprocess.Popen[bytes] | None") -> dict[str, psutil.Process]:
         """Return the run's live processes by role; under `chaos run` the starter is the runner."""
         found: dict[str, psutil.Process] = {}
         for process in psutil.process_iter():
@@ -254,7 +259,7 @@ class Campaign:
                 words = process.cmdline()
                 if str(folder) in words:
                     found["supervisor" if "frangible.supervisor" in words else "runner"] = process
-        if starter.poll() is None:
+        if starter is not None and starter.poll() is None:
             with contextlib.suppress(psutil.Error):
                 found["starter"] = psutil.Process(starter.pid)
                 found.setdefault("runner", found["starter"])
@@ -319,24 +324,13 @@ class Campaign:
         platform = open_platform(environment)
         found = [f"node {node.name} is off" for node in environment.nodes if not platform.node(node.name).powered]
         found += [f"lease copy {lease} is still there" for lease in platform.lease_copies() if lease.startswith(folder.name)]
-        found += [f"process {process.pid} of the run is alive" for process in self._processes(folder, _Ended()).values()]
+        found += [f"process {process.pid} of the run is alive" for process in self._processes(folder, None).values()]
         found += [f"lock {holder.key} is held" for holder in platform.locks().holders() if holder.run_id == folder.name and holder.owner.is_alive()]
         with contextlib.closing(Ledger.open(self.home.ledger_url)) as ledger:
             found += [f"lease {lease.id} is {lease.state} in the ledger" for lease in ledger.open_leases(run_id=folder.name)]
         if self._outcome_of(folder.name) == "started":
             found.append("the journal's row is still open")
         return found
-
-
-class _Ended:
-    """Stands for a starter that has ended."""
-
-    pid = -1
-
-    @staticmethod
-    def poll() -> int:
-        """Say that it has."""
-        return 0
 
 
 def _status(process: psutil.Process) -> str:
@@ -403,10 +397,7 @@ def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> l
                 done.append(campaign.execute(kill, environment))
                 progress.advance(task)
                 if done[-1].leftovers or verbose:
-                    print(
-                        f"{environment}: #{kill.number} {kill} ({done[-1].run}): {done[-1].verdict}, {done[-1].seconds:.0f} s: {'; '.join(done[-1].leftovers) or 'nothing left'}",
-                        file=sys.stderr,
-                    )
+                    print(f"{environment}: {done[-1]}", file=sys.stderr)
             return done
 
         return list(itertools.chain.from_iterable(pool.map(work, environments, shares)))

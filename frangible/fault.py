@@ -5,7 +5,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from frangible.errors import FaultError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "FaultRegistry", "JsonValue", "Observation", "Prior", "Target"]
 
-type JsonValue = str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]
+type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 type Prior = dict[str, JsonValue]
 """What the target was like before the fault: all that a revert needs, as JSON."""
 
@@ -117,9 +117,9 @@ class FaultRegistry:
         return tuple(sorted(names | {entry.name for entry in entry_points(group=ENTRY_POINTS)}))
 
     @staticmethod
-    def _checked(kind: str, candidate: Any) -> type[Fault]:
+    def _checked(kind: str, candidate: object) -> type[Fault]:
         required = ("capture", "inject", "observe", "revert", "observe_reverted", "needs", "least_proven", "target_kind")
         missing = [name for name in required if not hasattr(candidate, name)]
         if missing:
             raise FaultError(f"fault {kind!r} ({candidate!r}) lacks {', '.join(missing)}; see docs/faults.md")
-        return candidate  # type: ignore[no-any-return]
+        return candidate  # type: ignore[return-value]

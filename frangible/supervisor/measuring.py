@@ -4,7 +4,7 @@ All times are seconds on Prometheus's clock: its own `time()` once at the start,
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,10 @@ from frangible.judge import Observed, Window, WindowName
 
 if TYPE_CHECKING:
     from frangible.channel import Message
+    from frangible.hypothesis import Hypothesis
     from frangible.metrics import Metrics
     from frangible.plan import Plan
+    from frangible.progress import IndicatorReading
 
 __all__ = ["Measuring", "Timeline"]
 
@@ -292,10 +294,10 @@ class Measuring:
         timeline.recovery_complete = True
         self.post({"type": "recovery", "recovered": timeline.recovered_at is not None})
 
-    def _abort_conditions(self, hypothesis: object, readings: "list[object]") -> None:
+    def _abort_conditions(self, hypothesis: "Hypothesis", readings: "Sequence[IndicatorReading]") -> None:
         """Post `condition` when an indicator has been worse than its abort condition for long enough."""
-        by_name = {reading["indicator"]: reading["value"] for reading in readings}  # type: ignore[index]
-        for indicator in hypothesis.indicators:  # type: ignore[attr-defined]
+        by_name = {reading["indicator"]: reading["value"] for reading in readings}
+        for indicator in hypothesis.indicators:
             condition, value = indicator.abort, by_name.get(indicator.name)
             if condition is None or value is None or not condition.is_met(value):
                 self._worse_since.pop(indicator.name, None)

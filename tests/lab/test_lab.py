@@ -207,6 +207,8 @@ def test_a_lab_outlives_who_started_it_and_not_its_down(tmp_path):
         assert all(node["ready"] for environment in document["environments"] for node in environment["nodes"])
         assert "lab_rack" in cli(home, "logs").stdout
         state = lab.status(home / "lab")
+        assert state is not None
+        assert state.rack is not None
         rack = state.rack.pid
         assert os.getsid(rack) == rack
         inherited = [str(Path(f"/proc/{rack}/fd/{name}").readlink()) for name in ("0", "1", "2")]
