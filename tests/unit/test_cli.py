@@ -1,5 +1,6 @@
 """The command line: what each command prints and ends with, through real stores and, where it matters, real processes."""
 
+import contextlib
 import errno
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,8 +109,10 @@ def keep(home: Home, *records: RunRecord) -> None:
             (journal.finish if one.state == "finished" else journal.start)(one)
 
 
-def ledger_at(home: Home) -> Ledger:
-    return Ledger.open(home.ledger_url)
+@contextlib.contextmanager
+def ledger_at(home: Home) -> Iterator[Ledger]:
+    with contextlib.closing(Ledger.open(home.ledger_url)) as ledger:
+        yield ledger
 
 
 # --- help ---------------------------------------------------------------------------------------------------------------
@@ -257,7 +261,8 @@ def test_abort_signals_the_very_supervisor_and_writes_the_stop(home, sleeper):
     result = call("abort", "20261123", "--reason", "wrong one", "--json")
     assert json.loads(result.stdout)["signalled"] is True
     assert sleeper.wait(timeout=10) == -signal.SIGTERM
-    stop = ledger_at(home).stop_for("20261123-2351-07-3fa9")
+    with ledger_at(home) as ledger:
+        stop = ledger.stop_for("20261123-2351-07-3fa9")
     assert stop is not None
     assert stop.reason == "wrong one"
 
@@ -274,7 +279,8 @@ def test_abort_never_signals_another_process_that_got_the_same_pid(home, sleeper
 def test_abort_of_a_run_that_has_ended_does_nothing(home):
     keep(home, record())
     assert "ended already: deviated" in call("abort", "20261123").stdout
-    assert ledger_at(home).stops() == ()
+    with ledger_at(home) as ledger:
+        assert ledger.stops() == ()
 
 
 def a_lease() -> Lease:
@@ -298,7 +304,8 @@ def a_lease() -> Lease:
 
 def test_status_shows_runs_leases_and_whether_the_supervisor_lives(home):
     keep(home, running(supervisor=ProcessIdentity("elsewhere", "b", 7, 1)), running(id="dead", supervisor=replace(ProcessIdentity.current(), start=1)))
-    ledger_at(home).intend(a_lease())
+    with ledger_at(home) as ledger:
+        ledger.intend(a_lease())
     found = json.loads(call("status", "--json").stdout)
     assert {run["id"]: run["supervisor_alive"] for run in found["runs"]} == {"20261123-2351-07-3fa9": True, "dead": False}
     assert [(lease["id"], lease["state"], lease["target"]) for lease in found["leases"]] == [("r1-ab", "intended", "node app-1")]
@@ -535,7 +542,8 @@ def test_the_doctor_names_what_failed_and_what_to_do_and_goes_on(home):
 def test_the_doctor_leaves_nothing_behind(home, tmp_path):
     call("doctor", "-e", "ny-1")
     assert list((tmp_path / "targets").rglob("*.json")) == []
-    assert ledger_at(home).stops() == ()
+    with ledger_at(home) as ledger:
+        assert ledger.stops() == ()
 
 
 def test_the_doctor_sees_a_halt(home):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from frangible.cli.run import _end, verdict_lines
 from frangible.cli.watching import Watched, line_of
 from frangible.home import Home
 
-NAMED = SimpleNamespace(run_id="r1", experiment="node-loss", environment=SimpleNamespace(name="ny-1"), folder=Path("/f"), record_path=Path("/f/record.json"))
+NAMED: Any = SimpleNamespace(
+    run_id="r1", experiment="node-loss", environment=SimpleNamespace(name="ny-1"), folder=Path("/f"), record_path=Path("/f/record.json")
+)
 KEPT = {"indicator": "orders", "value": 0.99871, "bound": "at least 0.99", "state": "kept"}
 FAULT = {"event": "fault", "lease": "l1", "fault": "node-loss", "target": "node app-1", "state": "proven", "detail": "no power"}
 
@@ -148,7 +151,7 @@ def test_a_failed_run_says_where_its_log_is(capsys):
 def test_a_record_that_the_journal_did_not_take_is_printed_from_its_spool(tmp_path, capsys):
     spool = tmp_path / "record.json"
     spool.write_text('{"id": "r1"}')
-    plan = SimpleNamespace(**{**vars(NAMED), "record_path": spool})
+    plan: Any = SimpleNamespace(**{**vars(NAMED), "record_path": spool})
     told = event(event="verdict", outcome="held", reasons=[], exit_code=0, journalled=False)
     assert _end(plan, told, Home(tmp_path), as_json=True, quiet=False) == 0
     printed = capsys.readouterr()
