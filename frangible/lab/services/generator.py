@@ -148,14 +148,15 @@ class Generator:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            if self.rate <= 0:
+            rate = self.rate  # it may change while this loop sleeps
+            if rate <= 0:
                 await asyncio.sleep(0.1)
                 due = loop.time()
                 continue
             await asyncio.sleep(due - loop.time())
             while due <= loop.time():
                 self.offer(due)
-                due += 1 / self.rate
+                due += 1 / rate
 
 
 async def _follow_rate(generator: Generator, file: Path) -> None:
