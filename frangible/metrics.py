@@ -101,7 +101,10 @@ class PrometheusMetrics:
 
     def time(self) -> float:
         """Prometheus's own clock, seconds since the Unix epoch."""
-        return self._parsed(self._query("time()", None), "time()", "value")[0].samples[0].value
+        answer = self._parsed(self._query("time()", None), "time()", "value")
+        if len(answer) != 1 or not math.isfinite(answer[0].samples[0].value):
+            raise ObserverFailed(f"{self._who} did not tell the time: expected one number, found {'no value' if not answer else 'something else'}")
+        return answer[0].samples[0].value
 
     def raw(self, selector: str, start: float, end: float) -> tuple[Series, ...]:
         """Raw stored samples of a selector in (start, end]; nothing extrapolated, staleness markers dropped."""

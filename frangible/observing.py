@@ -86,7 +86,7 @@ def observer_problem(metrics: Metrics, labels: Mapping[str, str], start: float, 
         return str(error)
     if not series:
         return f"it has no series {render(ALIVE, labels)} in this window, so nobody can say whether it kept scraping; do its targets carry these labels?"
-    times = sorted({sample.at for one in series for sample in one.samples})
+    times = sorted({sample.at for one in series for sample in one.samples if math.isfinite(sample.value)})
     known = bisect_right(times, start)
     for earlier, later in pairwise([times[known - 1] if known else start, *times[known:], end]):
         if later - earlier > longest:

@@ -201,6 +201,14 @@ def test_a_port_that_nobody_listens_on_is_unreachable() -> None:
             PrometheusMetrics(settings(url)).time()
 
 
+@pytest.mark.parametrize(
+    "result", [[], [T, "NaN"], [{"metric": {}, "value": [T, "1"]}, {"metric": {"a": "b"}, "value": [T, "1"]}]], ids=["nothing", "NaN", "two"]
+)
+def test_a_server_that_does_not_tell_the_time_cannot_be_believed(serve: Callable[..., Service], result: list[object]) -> None:
+    with pytest.raises(ObserverFailed, match="did not tell the time"):
+        PrometheusMetrics(settings(serve(answer(result)).url)).time()
+
+
 @pytest.mark.parametrize("how", [{"pause": 30.0}, {"trickle": True}], ids=["silent", "trickling"])
 def test_a_server_that_is_too_slow_is_given_up_at_the_deadline(serve: Callable[..., Service], how: dict[str, Any]) -> None:
     service = serve(answer([{"metric": {"padding": "x" * 2000}, "value": [T, "1"]}]), **how)
