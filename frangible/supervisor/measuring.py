@@ -14,7 +14,7 @@ from frangible.judge import Observed, Window, WindowName
 
 if TYPE_CHECKING:
     from frangible.channel import Message
-    from frangible.hypothesis import Hypothesis
+    from frangible.hypothesis import GaugeIndicator, Hypothesis, RatioIndicator
     from frangible.metrics import Metrics
     from frangible.plan import Plan
     from frangible.progress import IndicatorReading
@@ -299,9 +299,16 @@ class Measuring:
         by_name = {reading["indicator"]: reading["value"] for reading in readings}
         for indicator in hypothesis.indicators:
             condition, value = indicator.abort, by_name.get(indicator.name)
-            if condition is None or value is None or not condition.is_met(value):
+            if condition is None or value is None or not _is_worse(indicator, value, condition.worse_than):
                 self._worse_since.pop(indicator.name, None)
                 continue
             since = self._worse_since.setdefault(indicator.name, self.now())
             if self._phase == "effect" and self.now() - since >= condition.for_:
-                self.post({"type": "condition", "indicator": indicator.name, "value": value, "condition": str(condition)})
+                text = f"worse than {condition.worse_than:g} for {condition.for_:g} s"
+                self.post({"type": "condition", "indicator": indicator.name, "value": value, "condition": text})
+
+
+def _is_worse(indicator: "RatioIndicator | GaugeIndicator", value: float, limit: float) -> bool:
+    """Whether a value lies on the bad side of a limit: below it, or above it for a gauge that is bounded from above."""
+    bounded_above = indicator.kind == "gauge" and (indicator.bound.at_most is not None or indicator.bound.rise_at_most is not None)
+    return value > limit if bounded_above else value < limit
