@@ -6,6 +6,7 @@ database on a full or read-only disk can still be read, which WAL cannot promise
 """
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ __all__ = ["Database", "Schema", "run_migrations"]
 
 BUSY_SECONDS = 5
 """How long a writer waits for another process before it gives up."""
+_MIGRATING = threading.Lock()
+"""Alembic keeps the migration in progress in module globals: one at a time in a process."""
 POSTGRESQL_OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c timezone=UTC"
 
 
@@ -117,7 +120,7 @@ class Database:
                 f"{self.schema.what} {self.location}: its schema is {revision!r} and this frangible knows up to {self.schema.head!r}: "
                 f"a newer frangible wrote it; upgrade frangible, or name another with {self.schema.variable}"
             )
-        with self.writing() as connection:
+        with _MIGRATING, self.writing() as connection:
             if self.is_postgresql:
                 connection.execute(text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": self.schema.version_table})
             if self._revision(connection) == self.schema.head:
