@@ -40,10 +40,10 @@ lab: setup prometheus ## tests that need the embedded lab only
 	@$(VENV)/bin/python -m pytest -q -m lab
 
 campaign: setup prometheus ## 200 kills of real runs, looked at in the target
-	@$(VENV)/bin/python benchmarks/crash.py --kills 200
+	@$(VENV)/bin/python -m benchmarks.crash --kills 200
 
 benchmark: setup prometheus ## what a user waits for, side by side with bare chaos run
-	@$(VENV)/bin/python benchmarks/speed.py
+	@$(VENV)/bin/python -m benchmarks.speed
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade
