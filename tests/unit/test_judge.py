@@ -167,6 +167,7 @@ def test_an_observer_that_failed_in_any_window_is_never_a_pass(window: WindowNam
     verdict = judge(hypothesis(), evidence(indicators={"acknowledged": fine(**{str(window): failed})}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("the observer failed" in reason and "12 s" in reason for reason in verdict.reasons)
+    assert in_window(verdict, window) is Outcome.INCONCLUSIVE
 
 
 def test_deviation_seen_before_the_observer_failed_still_counts() -> None:
@@ -278,6 +279,15 @@ def test_a_recovery_that_ran_out_is_not_blamed_on_the_environment_when(changes: 
     assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
+def test_an_environment_that_only_flaps_did_not_recover() -> None:
+    long = Window(RECOVERY, 1105.0, 1165.0)
+    flapping = events(long, lambda at: 1.0 if at % 20 < 8 else 0.0)
+    changes = {"windows": (WINDOWS[BASELINE], WINDOWS[EFFECT], long), "recovered_after": None, "recovery_limit": 55.0}
+    seen = {"acknowledged": [events(WINDOWS[BASELINE]), events(WINDOWS[EFFECT]), flapping]}
+    steady_for = Recovery(within=55.0, steady_for=15.0)
+    assert judge(hypothesis(recovery=steady_for), evidence(indicators=seen, **changes)).outcome is Outcome.DEVIATED
+
+
 def test_a_short_recovery_that_was_seen_live_needs_no_further_evidence() -> None:
     short = Window(RECOVERY, 1105.0, 1106.0)
     seen = [events(WINDOWS[BASELINE]), events(WINDOWS[EFFECT]), events(short)]
@@ -357,6 +367,13 @@ def test_a_gauge_in_the_effect_window(value: Callable[[float], float], changes: 
     assert judge(made, evidence(indicators={"acknowledged": fine(), "queue": seen})).outcome is outcome
 
 
+def test_the_tolerated_share_of_a_gauge_counts_in_the_effect_only() -> None:
+    seen = [values(WINDOWS[BASELINE], lambda at: 150.0 if at < 1025 else 50.0), values(WINDOWS[EFFECT]), values(WINDOWS[RECOVERY])]
+    verdict = judge(hypothesis(gauge(tolerated_share=0.9)), evidence(indicators={"queue": seen}))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].startswith("no steady baseline")
+
+
 def test_a_query_that_gives_several_series_is_no_data() -> None:
     double = replace(values(WINDOWS[EFFECT]), values=values(WINDOWS[EFFECT]).values * 2)
     seen = [values(WINDOWS[BASELINE]), double, values(WINDOWS[RECOVERY])]
@@ -417,12 +434,14 @@ def test_a_counter_that_appears_while_its_target_is_scraped_started_from_zero() 
 def test_an_event_that_is_valid_in_one_block_and_good_in_the_next_is_not_bad() -> None:
     late = Observed(
         EFFECT,
-        good=(counter(WINDOWS[EFFECT], lambda at: RATE - (20 if at % 10 == 0 else 0) + (20 if at % 10 == 1 else 0)),),
+        good=(counter(WINDOWS[EFFECT], lambda at: RATE - (20 if at % 10 == 2 else 0) + (20 if at % 10 == 3 else 0)),),
         valid=(counter(WINDOWS[EFFECT], lambda _: RATE),),
     )
     verdict = judge(hypothesis(ratio(block=1.0)), evidence(indicators={"acknowledged": fine(effect=late)}))
     effect = next(one for one in verdict.indicators if one.window is EFFECT)
+    assert effect.outcome is Outcome.HELD
     assert effect.observed == pytest.approx(1.0)
+    assert effect.design_effect == 1.0
 
 
 def test_blocks_are_equal_and_never_shorter_than_asked() -> None:
@@ -511,6 +530,21 @@ def test_limits_of_independent_events_are_those_of_the_beta_posterior() -> None:
     limits = share_limits([96.0, 96.0], [0.0, 0.0], 0.05, 0.05)
     assert limits.low == pytest.approx(0.99, abs=2e-4)
     assert limits.design_effect == 1.0
+
+
+def test_a_burst_on_top_of_steady_failure_does_not_make_it_less_certain() -> None:
+    steadily, burst = [4.0] * 11, [4.0] * 5 + [200.0] + [4.0] * 5
+    plain = [share_limits([200.0] * 11, bad, 0.05, 0.00125, monotone=False).high for bad in (steadily, burst)]
+    assert plain[0] < 0.99 < plain[1]  # what the closure is for
+    assert share_limits([200.0] * 11, burst, 0.05, 0.00125).high < 0.99
+
+
+def test_failures_all_over_do_not_make_a_burst_look_better() -> None:
+    burst, more = [0.0] * 5 + [10.0] + [0.0] * 5, [1.0] * 5 + [10.0] + [1.0] * 5
+    plain = [share_limits([200.0] * 11, bad, 0.05, 0.00125, monotone=False).low for bad in (burst, more)]
+    assert plain[0] < plain[1]  # what the closure is for
+    limits = [share_limits([200.0] * 11, bad, 0.05, 0.00125).low for bad in (burst, more)]
+    assert limits[1] <= limits[0]
 
 
 def test_the_design_effect_is_pearsons_chi_square_over_its_degrees_of_freedom() -> None:
