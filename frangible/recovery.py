@@ -55,8 +55,14 @@ class _Recovery:
     _platforms: "dict[str, Platform]" = field(default_factory=dict)
 
     def run(self) -> RecoveryReport:
-        ledger = self._ledger()
-        journal = self._journal()
+        with contextlib.ExitStack() as opened:
+            ledger, journal = self._ledger(), self._journal()
+            for store in (ledger, journal):
+                if store is not None:
+                    opened.callback(store.close)
+            return self._recover(ledger, journal)
+
+    def _recover(self, ledger: "Ledger | None", journal: "Journal | None") -> RecoveryReport:
         live = self._live_runs(journal)
         known = () if ledger is None else ledger.open_leases(run_id=self.run_id)
         self._revert_all(known, live, ledger)
