@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     type AnyIndicator = RatioIndicator | GaugeIndicator
 
-__all__ = ["Current", "WindowObserved", "current", "observe", "observer_problem", "steady", "wait_until_held"]
+__all__ = ["Current", "WindowObserved", "current", "observe", "observer_problem", "steady", "unread", "wait_until_held"]
 
 ALIVE = "up{${labels}}"
 """Prometheus writes it for each target at each scrape, 0 where the scrape failed (Prometheus: jobs and instances)."""
@@ -72,6 +72,12 @@ def observe(metrics: Metrics, hypothesis: "Hypothesis", labels: Mapping[str, str
     except ObserverFailed as error:
         load = Observed(window.name, observer_failure=str(error), hypothesis=hypothesis.name)
     return WindowObserved(tuple(found), (load,))
+
+
+def unread(hypothesis: "Hypothesis", window: Window, why: str) -> WindowObserved:
+    """Return what is known of a window that Prometheus was not asked about: nothing, and why."""
+    nothing = Observed(window.name, observer_failure=why, hypothesis=hypothesis.name)
+    return WindowObserved(tuple((indicator.name, nothing) for indicator in hypothesis.indicators), () if hypothesis.requires is None else (nothing,))
 
 
 def observer_problem(metrics: Metrics, labels: Mapping[str, str], start: float, end: float, scrape_interval: float) -> str:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["conclude", "evidence", "keep", "provisional"]
 
 
-def evidence(measuring: "Measuring", proofs: tuple[FaultProof, ...], ending: Ending, detail: str) -> RunEvidence:
-    """Collect all that the judge may look at; an observer that fails here leaves windows without data."""
+def evidence(measuring: "Measuring", proofs: tuple[FaultProof, ...], ending: Ending, detail: str, scrapes: float = 10.0) -> RunEvidence:
+    """Collect all that the judge may look at; an observer that fails here leaves windows without data.
+
+    Prometheus has the time of so many scrapes to hold the end of the last window.
+    """
     timeline = measuring.timeline
     observed: tuple[tuple[str, tuple[Observed, ...]], ...] = ()
     load: tuple[Observed, ...] = ()
     problem = ""
     try:
-        observed, load = measuring.observe_windows()
+        observed, load = measuring.observe_windows(scrapes)
     except FrangibleError as error:
         problem = str(error)
     if problem and ending is Ending.COMPLETED:
@@ -49,7 +52,7 @@ def provisional(measuring: "Measuring", proofs: tuple[FaultProof, ...]) -> bool:
     """Say whether the effect so far shows no deviation: what Chaos Toolkit's hypothesis after the method asks."""
     from frangible.judge import WindowName, judge
 
-    verdict = judge(measuring.plan.hypotheses, evidence(measuring, proofs, Ending.COMPLETED, ""))
+    verdict = judge(measuring.plan.hypotheses, evidence(measuring, proofs, Ending.COMPLETED, "", scrapes=3.0))
     return all(one.outcome is not Outcome.DEVIATED for one in verdict.indicators if one.window is WindowName.EFFECT)
 
 
@@ -107,13 +110,31 @@ def _without_hypothesis(ending: Ending, detail: str) -> Verdict:
 
 
 def keep(journal: "Journal", record: "RunRecord", plan: "Plan") -> bool:
-    """Write the record to the journal, or to the run's folder when that fails; return whether the journal has it."""
+    """Write the record to the journal, or to the run's folder when that fails; return whether the journal has it.
+
+    Raises `JournalError` when neither can be written: then nobody knows the verdict.
+    """
     from frangible.journal import record_to_json
 
     retrying = Retrying(retry=retry_if_exception_type(JournalError), stop=stop_after_attempt(3), wait=wait_fixed(0.5), reraise=True)
     try:
         retrying(journal.finish, record)
-    except JournalError:
-        plan.record_path.write_text(record_to_json(record))
+    except JournalError as error:
+        try:
+            _spool(plan, record_to_json(record))
+        except OSError as full:
+            told = f"{error}; nor can {plan.record_path} ({full.strerror}), so the verdict is kept nowhere: make room, then run `frangible recover`"
+            raise JournalError(told) from full
         return False
     return True
+
+
+def _spool(plan: "Plan", text: str) -> None:
+    """Write all of the record or nothing: `recover` reads it."""
+    beside = plan.record_path.with_suffix(".new")
+    try:
+        beside.write_text(text)
+        beside.replace(plan.record_path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise

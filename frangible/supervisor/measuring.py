@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from frangible.clock import Clock, SystemClock
 from frangible.errors import ObserverFailed
 from frangible.judge import Observed, Window, WindowName
+from frangible.supervisor.gathering import Gathered
 
 if TYPE_CHECKING:
     from frangible.channel import Message
     from frangible.hypothesis import GaugeIndicator, Hypothesis, RatioIndicator
     from frangible.metrics import Metrics
+    from frangible.observing import WindowObserved
     from frangible.plan import Plan
     from frangible.progress import IndicatorReading
 
@@ -23,6 +25,8 @@ __all__ = ["Measuring", "Timeline"]
 
 POLL_EVERY = 1.0
 """Seconds between two live readings."""
+READ_LIMIT = 60.0
+"""Seconds after which no further window is read for the verdict."""
 DEFAULT_SCRAPE_INTERVAL = 15.0
 """Prometheus's usual distance of samples, assumed until its data shows another (prometheus.io, configuration defaults to 1m; 15s in its examples)."""
 
@@ -82,11 +86,12 @@ class Measuring:
     def __post_init__(self) -> None:
         """Prepare; nothing is asked before `start`."""
         self._stop = threading.Event()
+        self._gathered = Gathered()
         self._phase = ""
         self._phase_started = 0.0
         self._offset: float | None = None
         self._wall_offset = self.clock.wall() - self.clock.monotonic()
-        self._worse_since: dict[str, float] = {}
+        self._worse_since: dict[tuple[str, str], float] = {}
         self._thread = threading.Thread(target=self._loop, name="measuring", daemon=True)
 
     @property
@@ -147,24 +152,45 @@ class Measuring:
             return f"this host's clock and Prometheus's differ by {timeline.skew:+.1f} s, more than one scrape interval ({timeline.scrape_interval:g} s)"
         return timeline.clock_problem
 
-    def observe_windows(self) -> "tuple[tuple[tuple[str, tuple[Observed, ...]], ...], tuple[Observed, ...]]":
-        """Read every indicator and the load in every window that took place, once Prometheus holds all of it."""
-        from frangible.observing import observe, wait_until_held
+    def observe_windows(self, scrapes: float = 10.0) -> "tuple[tuple[tuple[str, tuple[Observed, ...]], ...], tuple[Observed, ...]]":
+        """Read every indicator and the load in every window that took place, once Prometheus holds all of it.
+
+        It is waited for as long as so many scrapes take. Where the observer has failed by now, what was read earlier counts.
+        """
+        from frangible.observing import wait_until_held
 
         windows = self.timeline.windows(self.plan.windows.observe_for)
         observed: dict[str, list[Observed]] = {}
         load: list[Observed] = []
         if self.metrics is None or not windows:
             return (), ()
-        wait_until_held(self.metrics, self.labels, windows[-1].end, self._stop, self.clock, 10 * self.timeline.scrape_interval)
+        wait_until_held(self.metrics, self.labels, windows[-1].end, self._stop, self.clock, scrapes * self.timeline.scrape_interval)
         self._check_drift()
+        until = self.clock.monotonic() + READ_LIMIT
         for window in windows:
             for hypothesis in self.plan.hypotheses:
-                seen = observe(self.metrics, hypothesis, self.labels, window, self.timeline.scrape_interval)
+                seen = self._gathered.best(window, hypothesis.name, self._read(self.metrics, hypothesis, window, until))
                 for name, one in seen.indicators:
                     observed.setdefault(name, []).append(one)
                 load.extend(seen.load)
         return tuple((name, tuple(each)) for name, each in observed.items()), tuple(load)
+
+    def _read(self, metrics: "Metrics", hypothesis: "Hypothesis", window: Window, until: float) -> "WindowObserved":
+        """Read one window, or say that there was no time left: an observer that hangs must not hold up the verdict for ever."""
+        from frangible.observing import observe, unread
+
+        if self.clock.monotonic() < until:
+            return observe(metrics, hypothesis, self.labels, window, self.timeline.scrape_interval)
+        return unread(hypothesis, window, f"Prometheus was not asked any more, since its answers took more than {READ_LIMIT:.0f} s")
+
+    def _gather(self, metrics: "Metrics") -> None:
+        """Read baseline and effect while they can be read: Prometheus may be gone when the run is judged."""
+        from frangible.observing import observe
+
+        for window in (self.timeline.baseline, self.timeline.effect(0.0)):
+            if window is not None and self._gathered.is_due(window, over=self._phase != "effect" or window.name is WindowName.BASELINE):
+                for hypothesis in self.plan.hypotheses:
+                    self._gathered.keep(window, hypothesis.name, observe(metrics, hypothesis, self.labels, window, self.timeline.scrape_interval))
 
     def _begin(self, phase: str) -> None:
         self._phase_started = self.clock.monotonic()
@@ -206,6 +232,9 @@ class Measuring:
             except ObserverFailed as error:
                 self.post({"type": "observer-failed", "reason": str(error)})
                 self._waited_too_long(str(error))
+            except Exception as error:  # noqa: BLE001 - a thread that dies silently would leave the run waiting for its deadline
+                self.post({"type": "broken", "error": error})
+                return
             self.clock.wait(self._stop, POLL_EVERY - (self.clock.monotonic() - started))
 
     def _poll(self) -> None:
@@ -222,6 +251,7 @@ class Measuring:
             load = seen.load if load is None else load
             self._abort_conditions(hypothesis, seen.readings)
         self.post({"type": "readings", "readings": readings, "load": load})
+        self._gather(self.metrics)
         match self._phase:
             case "baseline":
                 self._poll_baseline()
@@ -298,17 +328,23 @@ class Measuring:
         """Post `condition` when an indicator has been worse than its abort condition for long enough."""
         by_name = {reading["indicator"]: reading["value"] for reading in readings}
         for indicator in hypothesis.indicators:
-            condition, value = indicator.abort, by_name.get(indicator.name)
+            condition, value, which = indicator.abort, by_name.get(indicator.name), (hypothesis.name, indicator.name)
             if condition is None or value is None or not _is_worse(indicator, value, condition.worse_than):
-                self._worse_since.pop(indicator.name, None)
+                self._worse_since.pop(which, None)
                 continue
-            since = self._worse_since.setdefault(indicator.name, self.now())
+            since = self._worse_since.setdefault(which, self.now())
             if self._phase == "effect" and self.now() - since >= condition.for_:
                 text = f"worse than {condition.worse_than:g} for {condition.for_:g} s"
                 self.post({"type": "condition", "indicator": indicator.name, "value": value, "condition": text})
 
 
 def _is_worse(indicator: "RatioIndicator | GaugeIndicator", value: float, limit: float) -> bool:
-    """Whether a value lies on the bad side of a limit: below it, or above it for a gauge that is bounded from above."""
+    """Whether a value lies on the bad side of a limit: below it, or above it for a gauge that is bounded from above.
+
+    For a gauge that is bounded on both sides, a limit at or below its floor is meant for values that fall.
+    """
     bounded_above = indicator.kind == "gauge" and (indicator.bound.at_most is not None or indicator.bound.rise_at_most is not None)
+    floor = indicator.bound.at_least
+    if bounded_above and floor is not None and limit <= floor:
+        bounded_above = False
     return value > limit if bounded_above else value < limit
