@@ -36,11 +36,12 @@ class NodeLoss:
     def observe(self, platform: Platform, target: Target, prior: Prior) -> Observation:
         """Real while the node has no power and none of the processes it had is alive."""
         if platform.node(target.name).powered:
-            return Observation(real=False, detail="the node is powered: something brought it back")
+            return Observation(real=False, detail="the node has power: it was not lost, or something brought it back")
         processes = _processes(prior)
         if not platform.processes_gone(processes):
             return Observation(real=False, detail="the node has no power, but processes of it are still alive")
-        return Observation(real=True, detail=f"no power; its {len(processes)} processes are gone")
+        gone = f"its {len(processes)} processes are gone" if processes else "which processes it had is not known"
+        return Observation(real=True, detail=f"no power; {gone}")
 
     def revert(self, platform: Platform, target: Target, prior: Prior) -> None:
         """Power it on: it had power before, or `capture` would have refused."""

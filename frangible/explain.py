@@ -127,9 +127,14 @@ def _fault(proof: FaultProof) -> str:
     what = f"{proof.fault} on {proof.target}"
     if not proof.injected:
         return f"{what} was never injected{_detail(proof)}."
-    enough = "" if proof.proven_share >= proof.least_proven else ", too little to count"
     end = "reverted" if proof.reverted else "NOT reverted: run `frangible recover`"
-    return f"{what} was proven real in {proof.proven_share:.0%} of its hold (at least {proof.least_proven:.0%} is needed{enough}), then {end}{_detail(proof)}."
+    proven = f"{what} was proven real in {proof.proven_share:.0%} of its hold (at least {proof.least_proven:.0%} is needed"
+    if proof.proven_share >= proof.least_proven:
+        return f"{proven}), then {end}{_detail(proof)}."
+    if not proof.reverted:
+        return f"{proven}, too little to count), then {end}{_detail(proof)}."
+    why = f": {proof.detail}" if proof.detail else ""
+    return f"{proven}, too little to count{why}), then {end}."
 
 
 def _detail(proof: FaultProof) -> str:

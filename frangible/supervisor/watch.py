@@ -55,6 +55,8 @@ class Seen:
     reverted: bool = False
     state: str = ""
     detail: str = ""
+    doubt: str = ""
+    """What was seen when the fault was not real."""
 
 
 @dataclass
@@ -106,18 +108,29 @@ class Supervisor:
         finally:
             self._done.set()
             self._end_child()
-            self.admitted.locks.release()
+            self._release_locks()
         return self._code
+
+    def _release_locks(self) -> None:
+        """Free the keys; those that cannot be written are free anyway when this process has ended."""
+        try:
+            self.admitted.locks.release()
+        except FrangibleError as error:
+            self.emit(event="log", level="warning", message=f"not released before this process ends: {error}")
 
     def _last_resort(self, error: Exception) -> None:
         """Revert after an error of our own, and close the run's row without a verdict."""
         from frangible.supervisor.concluding import keep
 
-        traceback.print_exception(error)  # into supervisor.log
         self._kill_child()
         self._revert_open()
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            traceback.print_exception(error)  # into supervisor.log
         reason = f"runner died: the supervisor failed: {error!r}; see {self.plan.folder / 'supervisor.log'}"
-        keep(self.admitted.journal, self.admitted.record.unjudged(reason, time.time()), self.plan)
+        try:
+            keep(self.admitted.journal, self.admitted.record.unjudged(reason, time.time()), self.plan)
+        except FrangibleError as lost:
+            reason = f"{reason}; {lost}"
         self.emit(event="failed", message=reason, exit_code=70)
 
     # --- what is told -------------------------------------------------------------------------------------------------
@@ -233,6 +246,10 @@ class Supervisor:
                 self.emit(event="log", level="warning", message=message["reason"])
             case "baseline":
                 self._baseline_ended(message)
+            case "provisional":
+                self._answer(message["number"], steady=message["steady"], reason="")
+            case "broken":
+                raise message["error"]
             case "recovery":
                 self._reply("recovery", recovered=message["recovered"])
             case "gone":
@@ -285,9 +302,17 @@ class Supervisor:
         if self.measuring.timeline.first_proof is None:
             self._ask_baseline(number)
             return
+        # In a thread of its own: an observer that hangs must not keep the supervisor from looking after the run.
+        threading.Thread(target=self._judge_so_far, args=(number, self._proofs()), name="provisional", daemon=True).start()
+
+    def _judge_so_far(self, number: int, proofs: tuple[FaultProof, ...]) -> None:
         from frangible.supervisor.concluding import provisional
 
-        self._answer(number, steady=provisional(self.measuring, self._proofs()), reason="")
+        steady = False
+        try:
+            steady = provisional(self.measuring, proofs)
+        finally:
+            self.mailbox.put({"type": "provisional", "number": number, "steady": steady})
 
     def _ask_inject(self, message: Message) -> None:
         reasons: tuple[str, ...] = ()
@@ -331,6 +356,8 @@ class Supervisor:
                 seen.proofs += message["state"] == "proven"
                 if message["state"] == "proven":
                     self.measuring.proven()
+                else:
+                    seen.doubt = message["detail"]
             case "reverted":
                 self._reverted(seen)
             case "revert-failed":
@@ -401,7 +428,7 @@ class Supervisor:
                 self._kill_child()
             return
         waited = now - self.aborted_at
-        unclaimed = [lease for lease in self._open_leases() if lease.claimed_by is None]
+        unclaimed = [lease for lease in self._open_leases() if lease.claimed_by is None and not self._is_reverted(lease)]
         if (unclaimed and waited > UNCLAIMED_PATIENCE) or (waited > LEAVE_PATIENCE and not self._child_reverts()):
             self._kill_child()
 
@@ -434,16 +461,35 @@ class Supervisor:
         except LedgerError:
             return tuple(seen.lease for seen in self.leases.values() if not seen.reverted)
 
+    def _is_reverted(self, lease: "Lease") -> bool:
+        """Whether its revert was observed, whatever the ledger has been told."""
+        return lease.id in self.leases and self.leases[lease.id].reverted
+
     def _revert_open(self) -> None:
+        """Revert what is in force; record what was reverted while the ledger could not be told."""
         for lease in self._open_leases():
             seen = self.leases.setdefault(lease.id, Seen(lease))
             report = partial(self._report_revert, seen)
+            reverter = Reverter(self.admitted.platform, self.admitted.ledger, self.me, settle=self.plan.windows.settle, report=report)
             try:
-                fault = self.registry.build(lease.fault, lease.parameters)
-                Reverter(self.admitted.platform, self.admitted.ledger, self.me, settle=self.plan.windows.settle, report=report).revert(lease, fault)
+                if seen.reverted:
+                    reverter.record(lease, seen.detail)
+                else:
+                    reverter.revert(lease, self.registry.build(lease.fault, lease.parameters))
             except FrangibleError as error:
                 self.failures.append(str(error))
                 self.emit(event="log", level="error", message=str(error))
+
+    def _unrecorded(self) -> str:
+        """Say which reverts the ledger does not know of; empty when it knows all. A lease that stays open keeps every other run out."""
+        reverted = [seen.lease for seen in self.leases.values() if seen.reverted]
+        why = "it cannot be written"
+        try:
+            still_open = {lease.id for lease in self.admitted.ledger.open_leases(run_id=self.plan.run_id)}
+        except LedgerError as error:
+            still_open, why = {lease.id for lease in reverted}, str(error)
+        left = [str(lease) for lease in reverted if lease.id in still_open]
+        return f"{', '.join(left)}: reverted, but the ledger could not be told ({why}); run `frangible recover` when it can be" if left else ""
 
     def _report_revert(self, seen: Seen, lease: str, state: str, detail: str) -> None:
         if state == "reverted":
@@ -458,7 +504,8 @@ class Supervisor:
             lease = seen.lease
             least = self.registry.load(lease.fault).least_proven
             share = seen.proofs / seen.looks if seen.looks else 0.0
-            proofs.append(FaultProof(lease.id, lease.fault, str(lease.target), seen.injected, share, least, seen.reverted, seen.detail))
+            detail = seen.doubt if seen.doubt and seen.reverted and share < least else seen.detail
+            proofs.append(FaultProof(lease.id, lease.fault, str(lease.target), seen.injected, share, least, seen.reverted, detail))
         return tuple(proofs)
 
     def _conclude(self) -> None:
@@ -466,6 +513,9 @@ class Supervisor:
 
         self.emit(event="phase", phase="judging", until=None)
         self._revert_open()
+        if unrecorded := self._unrecorded():
+            self.failures.append(unrecorded)
+            self._note_ending(Ending.ACTION_FAILED, unrecorded)
         self.measuring.cut_recovery()
         ending = self.ending or Ending.COMPLETED
         detail = "; ".join(dict.fromkeys([*([self.ending_detail] if self.ending_detail else []), *self.failures]))

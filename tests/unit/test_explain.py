@@ -110,6 +110,11 @@ def test_an_indicator_says_bound_observation_window_and_evidence(changes, senten
             "then NOT reverted: run `frangible recover`.",
             id="healed and left over",
         ),
+        pytest.param(
+            FaultProof("l1", "node-loss", "node app-1", True, 0.4, 0.95, True, "the node has power"),
+            "node-loss on node app-1 was proven real in 40% of its hold (at least 95% is needed, too little to count: the node has power), then reverted.",
+            id="healed",
+        ),
         pytest.param(FaultProof("l1", "node-loss", "node app-1", False, 0.0, 0.95, True), "node-loss on node app-1 was never injected.", id="never injected"),
     ],
 )
