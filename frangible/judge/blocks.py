@@ -1,7 +1,7 @@
 """Windows cut into blocks: what counters rose by and what gauges stood at in each. Plain arithmetic, also for the live readings."""
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -71,6 +71,8 @@ class RatioBlocks:
     """Blocks in which no valid counter was there at all."""
     surplus: float
     """Good events in excess of valid ones, over the whole window."""
+    silent: tuple[bool, ...] = ()
+    """Blocks in which a counter was there and no number could be read from it: they say nothing."""
 
     @property
     def events(self) -> float:
@@ -100,12 +102,15 @@ def ratio_blocks(observed: Observed, edges: tuple[float, ...], scrape_interval: 
     everything = (*observed.good, *observed.valid)
     valid, good = increases(observed.valid, edges, everything), increases(observed.good, edges, everything)
     absent = _absent(observed.valid, edges, scrape_interval)
+    silent = tuple(one or other for one, other in zip(_silent(observed.valid, edges), _silent(observed.good, edges), strict=True))
+    valid = tuple(0.0 if unread else events for events, unread in zip(valid, silent, strict=True))
+    good = tuple(0.0 if unread else events for events, unread in zip(good, silent, strict=True))
     if needs_good:
         blind = _absent(observed.good, edges, scrape_interval)
         valid = tuple(0.0 if unseen else events for events, unseen in zip(valid, blind, strict=True))
         good = tuple(0.0 if unseen else events for events, unseen in zip(good, blind, strict=True))
         absent = tuple(one or other for one, other in zip(absent, blind, strict=True))
-    return RatioBlocks(edges, valid, _bad(valid, good), absent, max(0.0, sum(good) - sum(valid)))
+    return RatioBlocks(edges, valid, _bad(valid, good), absent, max(0.0, sum(good) - sum(valid)), silent)
 
 
 def increases(series: Sequence[Series], edges: Sequence[float], everything: Sequence[Series] = ()) -> tuple[float, ...]:
@@ -166,6 +171,18 @@ def _absent(series: Sequence[Series], edges: Sequence[float], slack: float) -> t
     """Blocks without any sample, nor one just before: a single missed scrape is no absence."""
     times = sorted(sample.at for one in series for sample in one.samples)
     return tuple(bisect_left(times, start - slack) == bisect_left(times, end + 1e-6) for start, end in pairwise(edges))
+
+
+def _silent(series: Sequence[Series], edges: Sequence[float]) -> tuple[bool, ...]:
+    """Blocks in which some series has samples, and none of them is a count."""
+    found = [False] * max(0, len(edges) - 1)
+    for one in series:
+        counted = [sample.at for sample in _counted(one)]
+        if len(counted) < len(one.samples):
+            times = [sample.at for sample in one.samples]
+            for number, (start, end) in enumerate(pairwise(edges)):
+                found[number] |= bisect_right(times, start) < bisect_right(times, end) and bisect_right(counted, start) == bisect_right(counted, end)
+    return tuple(found)
 
 
 def _bad(valid: Sequence[float], good: Sequence[float]) -> tuple[float, ...]:

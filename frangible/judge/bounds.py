@@ -9,7 +9,7 @@ from frangible.judge.evidence import WindowName
 if TYPE_CHECKING:
     from frangible.hypothesis import GaugeIndicator, RatioIndicator
 
-__all__ = ["Corridor", "RatioLimits", "corridor", "gauge_text", "number", "ratio_limits"]
+__all__ = ["Corridor", "RatioLimits", "corridor", "gauge_text", "number", "percent", "ratio_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,13 @@ class RatioLimits:
         """Render `at least 0.99` and `at most 0.02 below the baseline`."""
         parts = [] if self.at_least is None else [f"at least {number(self.at_least)}"]
         parts += [] if self.drop_at_most is None else [f"at most {number(self.drop_at_most)} below the baseline"]
+        return " and ".join(parts)
+
+    @property
+    def in_percent(self) -> str:
+        """Render `at least 99 %` and `at most 2 points below the baseline`."""
+        parts = [] if self.at_least is None else [f"at least {percent(self.at_least)}"]
+        parts += [] if self.drop_at_most is None else [f"at most {number(100 * self.drop_at_most)} points below the baseline"]
         return " and ".join(parts)
 
 
@@ -87,3 +94,11 @@ def number(value: float) -> str:
     if 0.99 < value < 1:
         return f"{value:.6f}".rstrip("0")
     return f"{value:.4g}"
+
+
+def percent(share: float) -> str:
+    """Render a share with a decimal more than its distance from 0 or 100 % needs: `99.74 %`, `84 %`, `99.9971 %`."""
+    distance = 100 * min(abs(share), abs(1 - share))
+    decimals = 1 if distance <= 0 else min(6, max(1, math.ceil(-math.log10(distance)) + 1))
+    text = f"{100 * share:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.')} %"

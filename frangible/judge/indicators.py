@@ -5,7 +5,7 @@ from math import fsum
 from typing import TYPE_CHECKING
 
 from frangible.judge.blocks import GaugeBlocks, RatioBlocks, block_length, dropped, gauge_blocks, grid, ratio_blocks
-from frangible.judge.bounds import Corridor, RatioLimits, corridor, gauge_text, number, ratio_limits
+from frangible.judge.bounds import Corridor, RatioLimits, corridor, gauge_text, number, percent, ratio_limits
 from frangible.judge.evidence import IndicatorVerdict, Observed, Outcome, Window, WindowName
 from frangible.judge.limits import ShareLimits, block_limits, drop_limits, mean_limits, share_limits
 
@@ -98,16 +98,19 @@ def _judge_ratio(indicator: "RatioIndicator", case: Case) -> IndicatorVerdict:
     if unusable:
         return _no_data(case, str(limits), unusable)
     if blocks.events <= 0:
+        if any(blocks.silent):
+            return _no_data(case, str(limits), "its counters gave no numbers")
         return _gone(indicator.when_absent, case, str(limits), "no valid event was counted")
     share = share_limits(blocks.valid, blocks.bad, KEPT_LEVEL, case.broke_level)
     outcome = _ratio_outcome(limits, share, case.baseline)
     gone = _absent_counts(blocks.absent, indicator.when_absent, case)
-    missing = _blocks_outcome(replace(gone, blocks=len(blocks.absent)), indicator.tolerated_share, case, 1)
+    silent = sum(blocks.silent)
+    missing = _blocks_outcome(replace(gone, unknown=gone.unknown + silent, blocks=len(blocks.absent)), indicator.tolerated_share, case, 1)
     return IndicatorVerdict(
         indicator=case.name,
         window=case.window.name,
         outcome=_unless(case.problem, _worst(outcome, missing)),
-        reason=_ratio_reason(limits, share, blocks, case) + _missing_reason(gone) + _problem_reason(case.problem),
+        reason=_ratio_reason(limits, share, blocks, case) + _missing_reason(gone) + _silent_reason(silent) + _problem_reason(case.problem),
         bound=str(limits),
         observed=share.observed,
         low=share.low,
@@ -130,13 +133,23 @@ def _ratio_outcome(limits: RatioLimits, share: ShareLimits, baseline: Baseline) 
 
 
 def _ratio_reason(limits: RatioLimits, share: ShareLimits, blocks: RatioBlocks, case: Case) -> str:
-    clustering = f" and clustering of {share.design_effect:.3g}" if share.design_effect > 1.05 else ""
-    extent = f"{len(blocks.valid)} blocks{clustering}: {number(share.low)} to {number(share.high)}"
-    counted = f"{number(share.observed)} of {blocks.events:,.0f} events were good (with {extent})"
-    asked = f"asked: {limits}" if str(limits) else "no bound in this window"
+    clustered = ", in which bad events came in clusters" if share.design_effect > 1.05 else ""
+    evidence = f"with evidence from {_plural(sum(events > 0 for events in blocks.valid), 'block')}{clustered}"
+    asked = f"asked: {limits.in_percent}" if str(limits) else "no bound in this window"
     if limits.drop_at_most is not None and case.baseline.share is not None:
-        asked += f", and the baseline had {number(case.baseline.share.observed)}"
-    return f"{counted}; {asked}"
+        asked += f", and the baseline had {percent(case.baseline.share.observed)}"
+    return f"{_counted(share, blocks, evidence)}; {asked}"
+
+
+def _counted(share: ShareLimits, blocks: RatioBlocks, evidence: str) -> str:
+    """Say `757 of 759 events good (99.74 %, between 99.1 % and 99.9 % with evidence from 3 blocks)`."""
+    bad = sum(blocks.bad)
+    if bad <= 0:
+        return f"all {blocks.events:,.0f} events good (at least {percent(share.low)} {evidence})"
+    if bad >= blocks.events:
+        return f"none of {blocks.events:,.0f} events good (at most {percent(share.high)} {evidence})"
+    limits = f"{percent(share.observed)}, between {percent(share.low)} and {percent(share.high)} {evidence}"
+    return f"{blocks.events - bad:,.0f} of {blocks.events:,.0f} events good ({limits})"
 
 
 def _judge_gauge(indicator: "GaugeIndicator", case: Case) -> IndicatorVerdict:
@@ -206,8 +219,9 @@ def _blocks_outcome(counts: _Counts, tolerated_share: float, case: Case, least_b
 
 
 def _gauge_reason(values: list[float], counts: _Counts, text: str) -> str:
-    parts = [f"{counts.broken} of {counts.blocks} blocks were outside"]
-    parts += [f"{counts.unknown} say nothing"] if counts.unknown else []
+    outside = "none" if counts.broken == 0 else "all" if counts.broken == counts.blocks > 1 else str(counts.broken)
+    parts = [f"{outside} of {_plural(counts.blocks, 'block')} outside"]
+    parts += [f"{counts.unknown} that say{'s' if counts.unknown == 1 else ''} nothing"] if counts.unknown else []
     parts += [f"in {counts.absent} the series was gone"] if counts.absent else []
     parts.append(f"values from {number(min(values))} to {number(max(values))}")
     return f"{', '.join(parts)}; {f'asked: {text}' if text else 'no bound in this window'}"
@@ -217,11 +231,19 @@ def _missing_reason(counts: _Counts) -> str:
     if not counts.absent:
         return ""
     ignored = "" if counts.blocks else ", which this indicator ignores"
-    return f"; in {counts.absent} blocks the series was gone{ignored}"
+    return f"; in {_plural(counts.absent, 'block')} the series was gone{ignored}"
+
+
+def _silent_reason(silent: int) -> str:
+    return f"; in {_plural(silent, 'block')} its counters gave no numbers" if silent else ""
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _problem_reason(problem: str) -> str:
-    return f"; the observer failed: {problem}" if problem else ""
+    return "; then the observer failed" if problem else ""
 
 
 def _unusable(case: Case, edges: tuple[float, ...]) -> str:
@@ -234,7 +256,7 @@ def _unusable(case: Case, edges: tuple[float, ...]) -> str:
 def _gone(when_absent: str, case: Case, text: str, what: str) -> IndicatorVerdict:
     """Judge a series that was not there in a whole window."""
     if case.problem:
-        return _no_data(case, text, f"{what}, and the observer failed: {case.problem}")
+        return _no_data(case, text, f"{what}, and the observer failed")  # its cause is a reason of its own
     if not case.baseline.present:
         return _no_data(case, text, f"{what}, in the baseline neither")
     if not case.exercised:

@@ -5,6 +5,7 @@ seen. `deviated` needs a steady baseline, the fault proven, and a bound broken w
 evidence outweighs however the run ended. All else is `inconclusive`, with its reasons. docs/judge.md says why.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -220,9 +221,10 @@ class _Trial:
         if name not in self.windows:
             return
         every = [one for _, seen in self.evidence.observed for one in seen] + list(self.evidence.load)
-        for one in every:
-            if one.window is name and one.observer_failure:
-                yield f"no data: the observer failed in the {name} window: {one.observer_failure}"
+        failures = [one.observer_failure for one in every if one.window is name and one.observer_failure]
+        # One cause is told once, with the first question that it left without an answer.
+        causes = {failure.partition(" (asked: ")[0]: failure for failure in reversed(failures)}
+        yield from (f"no data: the observer failed in the {name} window: {failure}" for failure in reversed(causes.values()))
 
     def _unexercised(self, name: WindowName) -> Iterator[str]:
         window = self.windows.get(name)
@@ -239,7 +241,9 @@ class _Trial:
         least = f"{hypothesis.name} needs at least {number(hypothesis.requires.at_least)} a second"
         if seen is None or not any(one.samples for one in seen.valid):
             return f"no load was seen in the {window.name} window, and {least}"
-        offered = rate(seen.valid, window.start, window.end, LONGEST_GAP * self.evidence.scrape_interval)
+        # Where the observer failed, silence is its own and does not count against the load.
+        gap = math.inf if seen.observer_failure else LONGEST_GAP * self.evidence.scrape_interval
+        offered = rate(seen.valid, window.start, window.end, gap)
         if offered is None:
             # A recovery may be shorter than two scrapes: whoever saw it steady has seen the load, too.
             shortly = window.name is WindowName.RECOVERY and self.recovered

@@ -11,6 +11,7 @@ import pytest
 from frangible.hypothesis import GaugeBound, GaugeIndicator, Hypothesis, LeastLoad, RatioBound, RatioIndicator, Recovery
 from frangible.judge import Ending, FaultProof, Observed, Outcome, RunEvidence, Verdict, Window, WindowName, block_series, judge, reachability
 from frangible.judge.blocks import grid, increases
+from frangible.judge.bounds import percent
 from frangible.judge.limits import drop_limits, share_limits
 from frangible.metrics import Sample, Series
 
@@ -101,14 +102,14 @@ def test_a_run_that_kept_every_bound_and_recovered_is_held() -> None:
     verdict = judge(hypothesis(), evidence())
     assert verdict.outcome is Outcome.HELD
     assert [one.window for one in verdict.indicators] == [BASELINE, EFFECT, RECOVERY]
-    assert "acknowledged kept its bound in the effect window: 1 of 2,950 events were good" in verdict.reasons[0]
+    assert "acknowledged kept its bound in the effect window: all 2,950 events good (at least 99.9" in verdict.reasons[0]
     assert "steady again 5.0 s after" in verdict.reasons[-1]
 
 
 def test_a_bound_broken_during_the_effect_is_deviated_and_says_indicator_bound_observed_and_window() -> None:
     verdict = judge(hypothesis(), evidence(indicators=BROKEN))
     assert verdict.outcome is Outcome.DEVIATED
-    for part in ("acknowledged broke its bound", "effect window", "0.2373 of 2,950 events", "at least 0.99"):
+    for part in ("acknowledged broke its bound", "effect window", "700 of 2,950 events good (23.7 %, between ", "asked: at least 99 %"):
         assert part in verdict.reasons[0]
 
 
@@ -206,6 +207,52 @@ def test_absence_with_a_failed_observer_is_no_data_and_never_the_environments_fa
     seen = fine(effect=Observed(EFFECT, observer_failure="Prometheus at http://p cannot be reached"))
     verdict = judge(hypothesis(), evidence(indicators={"acknowledged": seen}))
     assert verdict.outcome is Outcome.INCONCLUSIVE
+
+
+NAN = {
+    "both": events(WINDOWS[EFFECT], good=(counter(WINDOWS[EFFECT], lambda _: math.nan),), valid=(counter(WINDOWS[EFFECT], lambda _: math.nan),)),
+    "good": events(WINDOWS[EFFECT], good=(counter(WINDOWS[EFFECT], lambda _: math.nan),)),
+    "valid": events(WINDOWS[EFFECT], valid=(counter(WINDOWS[EFFECT], lambda _: math.nan),)),
+    "both from the middle on": events(
+        WINDOWS[EFFECT],
+        good=(counter(WINDOWS[EFFECT], lambda at: math.nan if at > 1070 else RATE),),
+        valid=(counter(WINDOWS[EFFECT], lambda at: math.nan if at > 1070 else RATE),),
+    ),
+}
+
+
+@pytest.mark.parametrize("seen", NAN.values(), ids=NAN.keys())
+def test_counters_that_are_no_numbers_are_neither_kept_nor_broken(seen: Observed) -> None:
+    verdict = judge(hypothesis(), evidence(indicators={"acknowledged": fine(effect=seen)}))
+    assert in_window(verdict, EFFECT) is Outcome.INCONCLUSIVE
+    assert any("its counters gave no numbers" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.0, "100 %"),
+        (0.0, "0 %"),
+        (0.84, "84 %"),
+        (0.2373, "23.7 %"),
+        (0.99, "99 %"),
+        (0.997365, "99.74 %"),
+        (0.99997, "99.997 %"),
+        (0.0012, "0.12 %"),
+        (1 - 1e-12, "100 %"),
+    ],
+)
+def test_a_share_is_told_in_percent_with_the_digits_that_decide(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_a_cause_that_left_many_questions_unanswered_is_told_once() -> None:
+    failed = [replace(Observed(EFFECT), observer_failure=f"Prometheus cannot be reached (asked: {query})") for query in ("a", "b")]
+    two = hypothesis(ratio("acknowledged"), ratio("stored"))
+    verdict = judge(two, evidence(indicators={"acknowledged": fine(effect=failed[0]), "stored": fine(effect=failed[1])}))
+    assert [reason for reason in verdict.reasons if "cannot be reached" in reason] == [
+        "no data: the observer failed in the effect window: Prometheus cannot be reached (asked: a)"
+    ]
 
 
 LOAD = hypothesis(requires=LeastLoad(metric="offered{${labels}}", at_least=40.0))
