@@ -50,6 +50,8 @@ class Reverter:
     platform: "Platform"
     ledger: "Ledger | None"
     claimer: "ProcessIdentity"
+    limit: float = REVERT_LIMIT
+    """Seconds after which the revert has failed."""
     settle: float = 0.0
     """Seconds until the second observation: a request in flight may still land."""
     clock: Clock = field(default_factory=SystemClock)
@@ -77,6 +79,16 @@ class Reverter:
             raise RevertFailed(f"{lease.fault} on {lease.target} could not be reverted: {error}; run `frangible recover`") from error
         self.report(lease.id, "reverted", seen.detail)
         return self._record(claimed, lease, seen.detail)
+
+    def record(self, lease: "Lease", detail: str) -> Reverted:
+        """Tell the ledger of a revert that was observed and could not be recorded then; the target is left alone."""
+        from frangible.ledger import LeaseState
+
+        claimed = self._claim(lease)
+        if claimed is not None and claimed.state is LeaseState.REVERTED:
+            self._forget(claimed)
+            return Reverted(claimed, detail, recorded=True, by_us=False)
+        return self._record(claimed, lease, detail)
 
     def _claim(self, lease: "Lease") -> "Lease | None":
         """Claim in the ledger, or return None when it does not answer in time."""
@@ -139,7 +151,7 @@ class Reverter:
 
         retrying = Retrying(
             retry=retry_if_result(lambda seen: not seen.real) | retry_if_exception_type(PlatformError),
-            stop=stop_after_delay(REVERT_LIMIT),
+            stop=stop_after_delay(self.limit),
             wait=wait_exponential(multiplier=0.05, max=2.0),
             sleep=pause,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,

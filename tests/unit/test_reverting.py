@@ -1,0 +1,252 @@
+"""Reverting from a lease, by whoever finds it: on a real platform whose nodes are switched by commands, with a real ledger."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from frangible.actions.node_loss import NodeLoss
+from frangible.errors import RevertFailed
+from frangible.fault import FaultRegistry, Target
+from frangible.home import Home
+from frangible.inventory import Inventory, load_inventory
+from frangible.journal import Journal
+from frangible.ledger import Lease, LeaseState, Ledger
+from frangible.platforms import Platform, open_platform
+from frangible.process import ProcessIdentity
+from frangible.recovery import recover
+from frangible.reverting import Reverter
+
+NODE = Target("node", "n1")
+
+
+@dataclass
+class Place:
+    """One environment whose node is on while a file exists."""
+
+    home: Home
+    inventory: Inventory
+    platform: Platform
+    ledger: Ledger
+    switch: Path
+
+    def lease(self, state: LeaseState, **changes: object) -> Lease:
+        """A lease of a run that died, brought to a state as an injector would."""
+        me = ProcessIdentity.current()
+        now = self.ledger.store_time()
+        lease = Lease(
+            id="r1-1",
+            run_id="r1",
+            environment="ny",
+            fault="node-loss",
+            fault_module="frangible.actions.node_loss",
+            fault_version=1,
+            parameters={},
+            target=NODE,
+            prior={"instance": "", "processes": []},
+            keys=("environment:ny",),
+            state=LeaseState.INTENDED,
+            epoch=0,
+            injector=me,
+            claimed_by=None,
+            created_at=now,
+            expires_at=now + 600,
+            updated_at=now,
+            error="",
+        )
+        lease = replace(lease, **changes)  # type: ignore[arg-type]
+        self.ledger.intend(lease)
+        self.platform.put_lease_copy("n1", lease.id, lease.to_json())
+        if state is not LeaseState.INTENDED:
+            self.ledger.begin_injecting(lease.id)
+            self.platform.power_off("n1")
+        if state is LeaseState.INJECTED:
+            self.ledger.mark_injected(lease.id)
+        return self.ledger.get(lease.id)
+
+    def reverter(self, **changes: object) -> Reverter:
+        """A reverter of this process."""
+        return replace(Reverter(self.platform, self.ledger, ProcessIdentity.current(), limit=0.5), **changes)  # type: ignore[arg-type]
+
+    @property
+    def powered(self) -> bool:
+        """Whether the node is on, asked of the node."""
+        return self.switch.exists()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    switch = tmp_path / "power" / "n1"
+    switch.parent.mkdir()
+    switch.touch()
+    document = {
+        "environments": [
+            {
+                "name": "ny",
+                "region": "ny",
+                "tier": "staging",
+                "owner": {"team": "t", "contact": "c"},
+                "platform": {
+                    "kind": "hosts",
+                    "transport": "local",
+                    "root": str(tmp_path / "targets"),
+                    "locks": str(tmp_path / "locks"),
+                    "power": {
+                        "driver": "command",
+                        "on": ["touch", str(switch.parent / "{node}")],
+                        "off": ["rm", "-f", str(switch.parent / "{node}")],
+                        "state": ["sh", "-c", f"test -e {switch.parent}/$0 && echo on || echo off", "{node}"],
+                    },
+                },
+                "nodes": [{"name": "n1", "roles": ["execution"]}],
+            }
+        ]
+    }
+    path = tmp_path / "frangible-inventory.yaml"
+    path.write_text(yaml.safe_dump(document))
+    inventory = load_inventory(path)
+    home = Home(tmp_path / "home")
+    home.path.mkdir()
+    with contextlib.closing(Ledger.open(f"sqlite:///{home.path / 'ledger.db'}")) as ledger:
+        yield Place(home, inventory, open_platform(inventory.get("ny")), ledger, switch)
+
+
+@pytest.fixture
+def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def injector() -> Iterator["subprocess.Popen[bytes]"]:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("state", [LeaseState.INJECTING, LeaseState.INJECTED])
+def test_a_revert_brings_the_node_back_and_leaves_no_copy(place, state):
+    lease = place.lease(state)
+    done = place.reverter().revert(lease, NodeLoss())
+    assert place.powered
+    assert (done.recorded, done.by_us, place.ledger.get(lease.id).state) == (True, True, LeaseState.REVERTED)
+    assert place.platform.lease_copies() == {}
+
+
+def test_what_was_never_injected_is_not_undone(place):
+    """The node was switched off by somebody else between the lease and the injection that never came."""
+    lease = place.lease(LeaseState.INTENDED)
+    place.platform.power_off("n1")
+    place.reverter().revert(lease, NodeLoss())
+    assert not place.powered
+    assert place.ledger.get(lease.id).state is LeaseState.REVERTED
+
+
+def test_a_second_revert_does_nothing(place):
+    lease = place.lease(LeaseState.INJECTED)
+    place.reverter().revert(lease, NodeLoss())
+    place.platform.power_off("n1")  # somebody's own decision, after our revert
+    done = place.reverter().revert(lease, NodeLoss())
+    assert not done.by_us
+    assert not place.powered
+
+
+def test_the_injector_is_dead_before_its_fault_is_reverted(place, injector):
+    identity = ProcessIdentity.of(injector.pid)
+    assert identity is not None
+    lease = place.lease(LeaseState.INJECTED, injector=identity)
+    place.reverter().revert(lease, NodeLoss())
+    assert not identity.is_alive()
+    assert place.powered
+
+
+def test_an_injector_out_of_reach_is_waited_for_until_its_lease_expires(place):
+    elsewhere = replace(ProcessIdentity.current(), host=f"not-{socket.gethostname()}")
+    lease = place.lease(LeaseState.INJECTED, injector=elsewhere)
+    with pytest.raises(RevertFailed, match="may still act for"):
+        place.reverter().revert(lease, NodeLoss())
+    assert not place.powered
+    place.reverter().revert(replace(lease, expires_at=place.ledger.store_time() - 1), NodeLoss())
+    assert place.powered
+
+
+def test_a_revert_without_a_ledger_still_reverts_and_says_that_nobody_knows(place):
+    lease = place.lease(LeaseState.INJECTED)
+    done = place.reverter(ledger=None).revert(lease, NodeLoss())
+    assert place.powered
+    assert not done.recorded
+
+
+def test_a_node_that_does_not_come_back_is_a_failed_revert_that_stays_open(place):
+    lease = place.lease(LeaseState.INJECTED)
+    place.switch.parent.chmod(0o500)
+    broken = replace_on_command(place)
+    with pytest.raises(RevertFailed, match="frangible recover"):
+        place.reverter(platform=broken).revert(lease, NodeLoss())
+    place.switch.parent.chmod(0o700)
+    assert place.ledger.get(lease.id).state is LeaseState.REVERT_FAILED
+    place.reverter().revert(place.ledger.get(lease.id), NodeLoss())
+    assert place.powered
+
+
+def replace_on_command(place: Place) -> Platform:
+    """The same environment, with an `on` command that fails."""
+    environment = place.inventory.get("ny")
+    power = environment.platform.power.model_copy(update={"on": ("false",)})  # type: ignore[union-attr]
+    return open_platform(environment.model_copy(update={"platform": environment.platform.model_copy(update={"power": power})}))
+
+
+def test_recover_reverts_what_the_ledger_knows(place, own_stores):
+    lease = place.lease(LeaseState.INJECTED, injector=dead())
+    report = recover(place.home, place.inventory, registry=FaultRegistry())
+    assert place.powered
+    assert [line.split()[0] for line in report.reverted] == [lease.id]
+    assert report.clean
+    assert recover(place.home, place.inventory, registry=FaultRegistry()).reverted == []
+
+
+def test_recover_finds_a_lease_by_its_copy_when_the_ledger_is_lost(place, own_stores):
+    place.lease(LeaseState.INJECTED, injector=dead())
+    place.ledger.close()
+    (place.home.path / "ledger.db").unlink()
+    report = recover(place.home, place.inventory, registry=FaultRegistry())
+    assert place.powered
+    assert (len(report.reverted), report.failed) == (1, [])
+    assert place.platform.lease_copies() == {}
+
+
+def test_a_lease_whose_fault_cannot_be_loaded_stays_open_and_is_named(place, own_stores):
+    lease = place.lease(LeaseState.INJECTED, injector=dead(), fault="no-such-fault")
+    report = recover(place.home, place.inventory, registry=FaultRegistry())
+    assert "no-such-fault" in report.failed[0]
+    assert not report.clean
+    assert place.ledger.get(lease.id).state is not LeaseState.REVERTED
+
+
+def test_two_recoveries_at_once_leave_one_closed_lease(place, own_stores):
+    """Real processes; whoever claims last records, and the node is on either way."""
+    lease = place.lease(LeaseState.INJECTED, injector=dead())
+    command = [sys.executable, "-m", "frangible.cli", "recover", "--inventory", str(place.home.path.parent / "frangible-inventory.yaml")]
+    variables = {**os.environ, "FRANGIBLE_HOME": str(place.home.path)}
+    both = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+    assert place.powered
+    assert place.ledger.get(lease.id).state is LeaseState.REVERTED
+    assert place.platform.lease_copies() == {}
+    with contextlib.closing(Journal.open(place.home.journal_url)) as journal:
+        assert journal.orphans() == ()
+
+
+def dead() -> ProcessIdentity:
+    """The identity of a process of this host that has ended."""
+    return replace(ProcessIdentity.current(), start=1)
