@@ -246,7 +246,7 @@ class Measuring:
             self._anchor()
         readings, load = [], None
         for hypothesis in self.plan.hypotheses:
-            seen = current(self.metrics, hypothesis, self.labels, self.timeline.scrape_interval)
+            seen = current(self.metrics, hypothesis, self.labels, self.timeline.scrape_interval, effect=self._phase == "effect")
             readings.extend(seen.readings)
             load = seen.load if load is None else load
             self._abort_conditions(hypothesis, seen.readings)
@@ -259,13 +259,13 @@ class Measuring:
                 self._poll_recovery()
 
     def _steady(self, seconds: float) -> str:
-        """Return why the newest `seconds` are not steady; empty when they are."""
+        """Return why the newest `seconds` are not steady, also against the baseline once there is one; empty when they are."""
         from frangible.observing import steady
 
         if self.metrics is None:
             return "the environment has no Prometheus"
         for hypothesis in self.plan.hypotheses:
-            problem = steady(self.metrics, hypothesis, self.labels, seconds, self.timeline.scrape_interval)
+            problem = steady(self.metrics, hypothesis, self.labels, seconds, self.timeline.scrape_interval, baseline=self.timeline.baseline)
             if problem:
                 return problem
         return ""
