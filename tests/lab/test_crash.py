@@ -12,10 +12,11 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.lab, pytest.mark.checkout]
 
 
+@pytest.mark.timeout(1200)  # on a busy machine each kill can take a minute
 def test_nothing_is_left_over_in_the_target_after_kill_9(running_lab):
     """Runs killed at steps of the lease and at random moments, on both start paths, leave nothing behind."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.crash", "--kills", "8", "--seed", "8", "--home", str(running_lab.home.path), "--json"],
+        [sys.executable, "-m", "benchmarks.crash", "--kills", "6", "--seed", "8", "--home", str(running_lab.home.path), "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -23,4 +24,4 @@ def test_nothing_is_left_over_in_the_target_after_kill_9(running_lab):
     )
     outcomes = json.loads(done.stdout)["outcomes"] if done.stdout else []
     assert [outcome for outcome in outcomes if outcome["leftovers"]] == [], done.stderr
-    assert (len(outcomes), done.returncode) == (8, 0), done.stderr
+    assert (len(outcomes), done.returncode) == (6, 0), done.stderr

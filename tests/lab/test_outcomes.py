@@ -22,12 +22,12 @@ def command(running_lab, path: str, experiment: Path, environment: str) -> "subp
         "chaos run": [str(Path(sys.executable).with_name("chaos")), "--no-version-check", "--no-log-file", "run", str(experiment)],
     }[path]
     variables = {**os.environ, "FRANGIBLE_HOME": str(running_lab.home.path), "FRANGIBLE_ENVIRONMENT": environment}
-    return subprocess.run(run, env=variables, cwd=experiment.parent, capture_output=True, text=True, check=False, timeout=180)
+    return subprocess.run(run, env=variables, cwd=experiment.parent, capture_output=True, text=True, check=False)
 
 
 def frangible(running_lab, *words: str) -> str:
     variables = {**os.environ, "FRANGIBLE_HOME": str(running_lab.home.path)}
-    return subprocess.run([sys.executable, "-m", "frangible.cli", *words], env=variables, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run([sys.executable, "-m", "frangible.cli", *words], env=variables, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("path", ["frangible run", "chaos run"])
