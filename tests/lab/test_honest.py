@@ -118,6 +118,8 @@ def outcomes(ended: Ended, window: str = "effect") -> dict[str, str]:
 
 PHASES = ("baseline", "effect")
 CASES = [(phase, mode) for phase in PHASES for mode in MODES]
+OUTLIVED = ("newyork", "down")
+"""The run that loses its observer after it has deviated."""
 
 
 def _name(phase: str, mode: str) -> str:
@@ -146,7 +148,24 @@ def blinded(estate) -> "Iterator[Mapping[tuple[str, str], Future[Ended]]]":
         return estate.run(name, "blinded", hypothesis("flow", orders(), within="2s"), on_event=blind, baseline_limit=limit)
 
     with ThreadPoolExecutor(LANES) as pool:
-        yield {case: pool.submit(run, *case) for case in CASES}
+        yield {OUTLIVED: pool.submit(_outlived, estate), **{case: pool.submit(run, *case) for case in CASES}}
+
+
+def _outlived(estate: Estate) -> Ended:
+    """Lose Prometheus for good, seven seconds after the fragile environment's only execution."""
+    proven: list[float] = []
+
+    def blind(event: Event) -> None:
+        if event["event"] == "fault" and event["state"] == "proven":
+            proven.append(event["at"])
+        if event["event"] == "indicators" and proven and event["at"] > proven[0] + 7:
+            estate.proxies[NEWYORK].fail("down")
+
+    try:
+        return estate.run(NEWYORK, "outlived", hypothesis("flow", orders(), within="2s"), on_event=blind, node="exec-1", hold=10.0)
+    finally:
+        estate.proxies[NEWYORK].heal()
+        estate.lab.wait_ready(NEWYORK, "exec-1")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -170,21 +189,9 @@ def test_an_observer_that_fails_from_the_fault_on_gives_no_verdict(estate, blind
     assert estate.flags(_name("effect", mode)) == {"app-1.was-off"}
 
 
-def test_a_deviation_that_was_seen_outlives_the_observer(estate):
+def test_a_deviation_that_was_seen_outlives_the_observer(blinded):
     """Evidence gathered after the fault was proven wins over Prometheus's end later in the same effect."""
-    proven: list[float] = []
-
-    def blind(event: Event) -> None:
-        if event["event"] == "fault" and event["state"] == "proven":
-            proven.append(event["at"])
-        if event["event"] == "indicators" and proven and event["at"] > proven[0] + 7:
-            estate.proxies[NEWYORK].fail("down")
-
-    try:
-        ended = estate.run(NEWYORK, "outlived", hypothesis("flow", orders(), within="2s"), on_event=blind, node="exec-1", hold=10.0)
-    finally:
-        estate.proxies[NEWYORK].heal()
-        estate.lab.wait_ready(NEWYORK, "exec-1")
+    ended = blinded[OUTLIVED].result()
     assert ended.outcome == "deviated", ended.why
     assert "orders broke its bound in the effect window" in ended.why
     assert "cannot be reached" in ended.why
