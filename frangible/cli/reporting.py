@@ -29,12 +29,14 @@ def reporting() -> Iterator[None]:
     except (typer.Exit, typer.Abort, TyperException):
         raise
     except FrangibleError as error:
-        _tell(error)
+        with contextlib.suppress(OSError):  # where nothing can be said, the exit code still says it
+            _tell(error)
         raise typer.Exit(error.exit_code) from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:  # the reader of a pipe has seen enough
             raise
-        _tell_unexpected(error)
+        with contextlib.suppress(OSError):
+            _tell_unexpected(error)
         raise typer.Exit(INTERNAL) from error
 
 
