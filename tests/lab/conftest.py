@@ -8,9 +8,11 @@ import json
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +20,9 @@ from frangible import lab
 from frangible.home import Home
 from frangible.lab.client import ask
 from frangible.lab.state import LabState
+
+if TYPE_CHECKING:
+    from .starting import Play
 
 HERE = Path(__file__).parent
 
@@ -97,3 +102,18 @@ def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab
     finally:
         lab.down(home.lab)
     assert not home.lab.exists()
+
+
+@pytest.fixture(scope="module")
+def playing(request: pytest.FixtureRequest, running_lab: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Mapping[Play, Future[object]]]":
+    """Begin what the chosen tests of this module look at."""
+    from . import starting
+
+    with starting.playing(request, starting.Estate(running_lab, tmp_path_factory.mktemp("estate"))) as begun:
+        yield begun
+
+
+@pytest.fixture
+def played(play: "Play", playing: "Mapping[Play, Future[object]]") -> object:
+    """What came of a test's scenario; see `starting.plays`."""
+    return playing[play].result()
