@@ -101,7 +101,7 @@ class Place:
         command = [sys.executable, "-m", "frangible.cli", *words]
         return subprocess.run(command, env=self.variables(), capture_output=True, text=True, check=False, timeout=LIMIT, stdin=subprocess.DEVNULL)
 
-    def start(self, path: str, experiment: Path, environment: str, *, terminal: bool = False, variables: Mapping[str, str] | None = None) -> "Started":
+    def start(self, path: str, experiment: Path, environment: str, *, terminal: bool = False, variables: Mapping[str, str | None] | None = None) -> "Started":
         """Start a run; on a terminal of its own where asked."""
         command = {
             "frangible run": [sys.executable, "-m", "frangible.cli", "run", str(experiment), "--environment", environment],
@@ -110,7 +110,8 @@ class Place:
         more = {"FRANGIBLE_ENVIRONMENT": environment, "TERM": "xterm", **(variables or {})}
         known = frozenset(self.home.runs.glob("*"))
         output = experiment.parent / f"output-{len(known)}-{time.monotonic_ns()}"
-        keyboard, process = _spawn(command, self.variables(**more), experiment.parent, output, terminal=terminal)
+        chosen = {name: value for name, value in {**self.variables(), **more}.items() if value is not None}
+        keyboard, process = _spawn(command, chosen, experiment.parent, output, terminal=terminal)
         return Started(self, environment, process, output, keyboard, known)
 
     def platform(self, environment: str) -> Platform:
@@ -241,7 +242,7 @@ class Started:
         found = eventually(found_or_ended, what, within=LIMIT)
         if isinstance(found, Exception):
             raise found
-        return found
+        return found  # type: ignore[return-value] # what is not an exception is a T
 
 
 @dataclass(frozen=True)
@@ -352,9 +353,18 @@ class Estate:
         """Make a home of its own and write an experiment, for an environment that is at rest."""
         folder = self.folder / f"{environment}-{next(self._numbers)}"
         experiment = write_experiment(folder / "experiment", hypothesis("flow", orders()), node=TARGET[environment], hold=hold)
+        self.rest(environment)
+        return Place.new(self.lab, folder, self.spare if environment == SPARE else None), experiment
+
+    def rest(self, environment: str) -> None:
+        """Have every node of an environment powered and ready."""
         if environment != SPARE:
             all_ready(self.lab, environment)
-        return Place.new(self.lab, folder, self.spare if environment == SPARE else None), experiment
+
+    @property
+    def touched(self) -> list[str]:
+        """What was ever powered off on the spare environment."""
+        return [path.name for path in self.folder.glob("*.once")]
 
     def begin(self, path: str, environment: str, *, hold: float = 5.0, terminal: bool = False) -> Started:
         """Start a run in a home of its own."""

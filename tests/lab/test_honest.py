@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _fails_from(phase: str) -> Callable[[Event], bool]:
 
 
 @pytest.fixture(scope="module")
-def blinded(estate) -> "Iterator[Mapping[tuple[str, str], Future[Ended]]]":
+def blinded(estate: Estate) -> "Iterator[Mapping[tuple[str, str], Future[Ended]]]":
     """Runs whose observer fails and stays failed, all started at once; each test waits for its own."""
 
     def run(phase: str, mode: str) -> Ended:
@@ -233,7 +234,7 @@ def test_a_fault_that_was_healed_or_never_happened_is_not_proven(estate):
 
 
 @pytest.fixture(scope="module")
-def vanished(estate) -> tuple[Ended, Ended]:
+def vanished(estate: Estate) -> tuple[Ended, Ended]:
     """Two runs of two hypotheses that lose the only node with a certain series: one where that breaks a bound, one where it is ignored."""
 
     def run(environment: str, when_absent: str) -> Ended:
@@ -294,7 +295,7 @@ def test_an_environment_without_load_is_not_exercised(estate):
     assert "not exercised: " in slack.why
     assert slack.reverted
     for environment in (LONDON, NEWYORK):
-        eventually(lambda name=environment: estate.lab.query(f'generator_rate{{environment="{name}"}} == 40'), f"40 orders a second in {environment}")
+        eventually(partial(estate.lab.query, f'generator_rate{{environment="{environment}"}} == 40'), f"40 orders a second in {environment}")
 
 
 # --- nothing was done to it -------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ EVIDENCE = 7
 def shows_a_deviation(events: list[Event]) -> bool:
     """Whether the effect has been read for long enough."""
     after = itertools.dropwhile(lambda event: not (event["event"] == "fault" and event["state"] == "proven"), events)
-    return sum(event["event"] == "indicators" for event in after) >= EVIDENCE
+    return bool(sum(event["event"] == "indicators" for event in after) >= EVIDENCE)
 
 
 PHASES: Mapping[str, Callable[[list[Event]], bool]] = {
