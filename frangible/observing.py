@@ -91,12 +91,14 @@ def observer_problem(metrics: Metrics, labels: Mapping[str, str], start: float, 
     except ObserverFailed as error:
         return str(error)
     if not series:
-        return f"it has no series {render(ALIVE, labels)} in this window, so nobody can say whether it kept scraping; do its targets carry these labels?"
+        return (
+            f"Prometheus has no series {render(ALIVE, labels)} in this window, so nobody can say whether it kept scraping; do its targets carry these labels?"
+        )
     times = sorted({sample.at for one in series for sample in one.samples if math.isfinite(sample.value)})
     known = bisect_right(times, start)
     for earlier, later in pairwise([times[known - 1] if known else start, *times[known:], end]):
         if later - earlier > longest:
-            return f"it scraped nothing of the environment for {later - earlier:.1f} s, and {longest:g} s is the longest that counts as no gap"
+            return f"Prometheus scraped nothing of the environment for {later - earlier:.1f} s, and {longest:g} s is the longest that counts as no gap"
     return ""
 
 

@@ -92,7 +92,7 @@ class _Trial:
         else:
             yield from self._baseline_problems()
         if not any(_proven(proof.injected, proof.proven_share, proof.least_proven) for proof in evidence.proofs):
-            yield from self._unproven() if evidence.proofs else ("fault not proven: no fault was in force",)
+            yield from self._unproven()
 
     def deviations(self) -> Iterator[str]:
         """Evidence that the environment did not hold."""
@@ -112,8 +112,9 @@ class _Trial:
             if proof.injected and not proof.reverted:
                 yield f"the revert of {proof.fault} on {proof.target} failed{_detail(proof.detail)}"
         yield from self._unproven()
+        begun = any(proof.injected for proof in evidence.proofs)
         for name in (WindowName.EFFECT, WindowName.RECOVERY):
-            if name not in self.windows:
+            if begun and name not in self.windows:
                 yield f"there was no {name} window"
             yield from self._failures(name)
             yield from self._unexercised(name)
@@ -209,7 +210,9 @@ class _Trial:
 
     def _unproven(self) -> Iterator[str]:
         if not self.evidence.proofs:
-            yield "fault not proven: no fault was in force"
+            # Without a baseline nothing is injected: that has been said, and this would follow from it.
+            stopped = self.evidence.ending in (Ending.REFUSED, Ending.NO_BASELINE)
+            yield from () if stopped else ("fault not proven: no fault was in force",)
         for proof in self.evidence.proofs:
             if not proof.injected:
                 yield f"fault not proven: {proof.fault} on {proof.target} was not injected{_detail(proof.detail)}"
@@ -230,14 +233,22 @@ class _Trial:
         window = self.windows.get(name)
         for hypothesis in self.hypotheses if window is not None else ():
             problem = self._load_problem(hypothesis, window) if window is not None else ""
-            if problem:
+            if problem and not self._load_failure(hypothesis, name):
                 yield f"not exercised: {problem}"
+
+    def _load_failure(self, hypothesis: "Hypothesis", name: WindowName) -> str:
+        """Why the observer could not see the load; that is a reason of its own."""
+        seen = self._load_seen(hypothesis, name)
+        return "" if seen is None else seen.observer_failure
+
+    def _load_seen(self, hypothesis: "Hypothesis", name: WindowName) -> Observed | None:
+        return next((one for one in self.evidence.load if one.window is name and one.hypothesis in ("", hypothesis.name)), None)
 
     def _load_problem(self, hypothesis: "Hypothesis", window: Window) -> str:
         """Say what was offered when it is less than a hypothesis needs; empty when it is enough."""
         if hypothesis.requires is None:
             return ""
-        seen = next((one for one in self.evidence.load if one.window is window.name and one.hypothesis in ("", hypothesis.name)), None)
+        seen = self._load_seen(hypothesis, window.name)
         least = f"{hypothesis.name} needs at least {number(hypothesis.requires.at_least)} a second"
         if seen is None or not any(one.samples for one in seen.valid):
             return f"no load was seen in the {window.name} window, and {least}"
@@ -257,11 +268,13 @@ class _Trial:
             if one.outcome is Outcome.INCONCLUSIVE and (one.window is WindowName.RECOVERY or (one.window is WindowName.EFFECT and one.indicator not in waived)):
                 yield _sentence(one)
         deciding = [one for one in effect if one.indicator not in waived]
-        if deciding and all(one.observed is None for one in deciding):
+        if deciding and all(one.observed is None and one.outcome is not Outcome.INCONCLUSIVE for one in deciding):
             yield "no data: no indicator that counts had any data in the effect window"
 
     def _not_recovered(self) -> Iterator[str]:
         evidence = self.evidence
+        if WindowName.RECOVERY not in self.windows:
+            return  # has been said
         if evidence.recovered_after is None:
             watched = "the whole limit" if evidence.recovery_complete else "a part of the limit only"
             yield f"no recovery was seen within {evidence.recovery_limit:.0f} s ({watched} was watched)"

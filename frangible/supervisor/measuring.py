@@ -279,6 +279,8 @@ class Measuring:
             self._phase = ""
             end = self.now()
             self.timeline.baseline = Window(WindowName.BASELINE, end - length, end)
+            if self.metrics is not None:
+                self._gather(self.metrics)  # before anything is injected: what came before cannot be had again
             self.post({"type": "baseline", "steady": True, "reason": ""})
             return
         self._waited_too_long(problem)

@@ -255,6 +255,12 @@ def test_a_cause_that_left_many_questions_unanswered_is_told_once() -> None:
     ]
 
 
+def test_a_run_without_a_steady_baseline_says_only_that() -> None:
+    none = evidence(windows=(), indicators={}, proofs=(), ending=Ending.NO_BASELINE, ending_detail="p99 broke its bound", recovered_after=None)
+    verdict = judge(hypothesis(), none)
+    assert (verdict.outcome, verdict.reasons) == (Outcome.INCONCLUSIVE, ("no steady baseline: p99 broke its bound",))
+
+
 LOAD = hypothesis(requires=LeastLoad(metric="offered{${labels}}", at_least=40.0))
 
 
@@ -290,6 +296,12 @@ def test_load_that_stopped_counts_as_none_for_the_rest_of_the_window() -> None:
 
 def test_load_that_nobody_observed_is_not_exercised() -> None:
     assert judge(LOAD, evidence(load=())).outcome is Outcome.INCONCLUSIVE
+
+
+def test_load_that_the_observer_could_not_see_is_the_observers_failure() -> None:
+    blind = (*offered((50, 50, 50))[:1], Observed(EFFECT, observer_failure="Prometheus is gone"), *offered((50, 50, 50))[2:])
+    verdict = judge(LOAD, evidence(load=blind))
+    assert (verdict.outcome, verdict.reasons) == (Outcome.INCONCLUSIVE, ("no data: the observer failed in the effect window: Prometheus is gone",))
 
 
 def test_silence_without_load_is_not_the_environments_fault() -> None:
