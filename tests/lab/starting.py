@@ -63,6 +63,8 @@ CTRL_C = b"\x03"
 _making = threading.Lock()
 LIMIT = 90.0
 """Seconds that any one wait may take."""
+LONGEST = 240.0
+"""Seconds that a run may take on a very busy machine."""
 
 
 def seen(**wanted: object) -> Callable[[list[Event]], bool]:
@@ -224,9 +226,15 @@ class Started:
 
     def end(self) -> "Over":
         """Wait until command, chaoslib process and supervisor have ended."""
-        code = self.process.wait(LIMIT)
-        folders = [path for path in self.place.home.runs.glob("*") if path not in self._known]
-        folder = folders[0] if folders else None
+        try:
+            code = self.process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"a run did not end within {LONGEST:g} s: {self.said}")
+        folder: Path | None = vars(self).get("folder")  # known already; a later run in the same home has another
+        if folder is None:
+            folder = next((path for path in self.place.home.runs.glob("*") if path not in self._known), None)
         if folder is not None:
             eventually(lambda: not processes(folder) or None, f"the processes of run {folder.name} gone", within=LIMIT)
         if self.keyboard is not None:
@@ -397,6 +405,6 @@ def plays(environment: str | None, *scenarios: Any) -> pytest.MarkDecorator:
 def playing(request: pytest.FixtureRequest, estate: Estate) -> "Iterator[Mapping[Play, Future[object]]]":
     """Begin the scenarios of all chosen tests of a module."""
     here = [item.callspec.params for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
-    chosen = [params["play"] for params in here if "play" in params]
+    chosen = dict.fromkeys(params["play"] for params in here if "play" in params)
     with Lanes.open(LONDON, NEWYORK, SPARE) as lanes:
         yield {play: lanes.submit(play.environment, partial(play.scenario, estate)) for play in chosen}
