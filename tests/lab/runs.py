@@ -18,7 +18,7 @@ __all__ = ["GATEWAY_OF_APP_1", "Ended", "Event", "execute", "gauge", "hypothesis
 
 type Event = dict[str, Any]
 
-LONGEST = 120.0
+LONGEST = 240.0
 """Seconds after which a run is stopped: it hangs."""
 
 
