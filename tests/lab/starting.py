@@ -61,10 +61,8 @@ ON_A_TERMINAL = "import fcntl, os, sys, termios; os.setsid(); fcntl.ioctl(0, ter
 """Makes the terminal on standard input its own, so that Ctrl-C there reaches the foreground processes as it does for people."""
 CTRL_C = b"\x03"
 _making = threading.Lock()
-LIMIT = 90.0
-"""Seconds that any one wait may take."""
-LONGEST = 240.0
-"""Seconds that a run may take on a very busy machine."""
+LIMIT = 240.0
+"""Seconds that any one wait may take, on a very busy machine."""
 
 
 def seen(**wanted: object) -> Callable[[list[Event]], bool]:
@@ -82,6 +80,7 @@ class Place:
     lab: RunningLab
     home: Home
     inventory: Path
+    begun: "list[Started]" = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def new(cls, lab: RunningLab, folder: Path, inventory: Path | None = None) -> "Place":
@@ -114,7 +113,8 @@ class Place:
         output = experiment.parent / f"output-{len(known)}-{time.monotonic_ns()}"
         chosen = {name: value for name, value in {**self.variables(), **more}.items() if value is not None}
         keyboard, process = _spawn(command, chosen, experiment.parent, output, terminal=terminal)
-        return Started(self, environment, process, output, keyboard, known)
+        self.begun.append(Started(self, environment, process, output, keyboard, known))
+        return self.begun[-1]
 
     def platform(self, environment: str) -> Platform:
         """The environment's platform."""
@@ -227,11 +227,9 @@ class Started:
     def end(self) -> "Over":
         """Wait until command, chaoslib process and supervisor have ended."""
         try:
-            code = self.process.wait(LONGEST)
+            code = self.process.wait(LIMIT)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            pytest.fail(f"a run did not end within {LONGEST:g} s: {self.said}")
+            pytest.fail(f"a run did not end within {LIMIT:g} s: {self.said}")
         folder: Path | None = vars(self).get("folder")  # known already; a later run in the same home has another
         if folder is None:
             folder = next((path for path in self.place.home.runs.glob("*") if path not in self._known), None)
@@ -240,6 +238,12 @@ class Started:
         if self.keyboard is not None:
             os.close(self.keyboard)
         return Over(self.place, self.environment, code, self.said, folder)
+
+    def give_up(self) -> None:
+        """End a run that its test has failed to end; its supervisor reverts, so that the next one finds its environment free."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.end()
 
     def _wait[T](self, look: Callable[[], T | None], what: str) -> T:
         def found_or_ended() -> T | Exception | None:
@@ -346,6 +350,7 @@ class Estate:
     def __init__(self, lab: RunningLab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
         self._numbers = itertools.count()
+        self._places: list[Place] = []
         entry = deepcopy(next(entry for entry in yaml.safe_load(lab.inventory.read_text())["environments"] if entry["name"] == LONDON))
         entry["name"] = SPARE
         flag = f"{folder}/{{node}}.off"
@@ -362,7 +367,17 @@ class Estate:
         folder = self.folder / f"{environment}-{next(self._numbers)}"
         experiment = write_experiment(folder / "experiment", hypothesis("flow", orders()), node=TARGET[environment], hold=hold)
         self.rest(environment)
-        return Place.new(self.lab, folder, self.spare if environment == SPARE else None), experiment
+        place = Place.new(self.lab, folder, self.spare if environment == SPARE else None)
+        self._places.append(place)
+        return place, experiment
+
+    def play(self, play: "Play") -> object:
+        """Play a scenario, and leave its environment free whatever comes of it."""
+        try:
+            return play.scenario(self)
+        finally:
+            for started in [started for place in list(self._places) for started in place.begun if started.environment == play.environment]:
+                started.give_up()
 
     def rest(self, environment: str) -> None:
         """Have every node of an environment powered and ready."""
@@ -407,4 +422,4 @@ def playing(request: pytest.FixtureRequest, estate: Estate) -> "Iterator[Mapping
     here = [item.callspec.params for item in request.session.items if item.path == request.path and hasattr(item, "callspec")]
     chosen = dict.fromkeys(params["play"] for params in here if "play" in params)
     with Lanes.open(LONDON, NEWYORK, SPARE) as lanes:
-        yield {play: lanes.submit(play.environment, partial(play.scenario, estate)) for play in chosen}
+        yield {play: lanes.submit(play.environment, partial(estate.play, play)) for play in chosen}

@@ -16,7 +16,7 @@ from frangible.ledger import Ledger
 from .runs import Event
 from .starting import LONDON, NEWYORK, PATHS, SPARE, Estate, Over, Started, looked_after, plays, processes, proven, seen
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for what goes on side by side
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for what goes on side by side
 
 EVIDENCE = 7
 """Readings after the first proof that show beyond doubt what the loss of a role does."""

@@ -14,7 +14,7 @@ from frangible.journal import RunRecord
 
 from .starting import LONDON, NEWYORK, PATHS, SPARE, TARGET, Estate, Over, Place, plays, proven
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for what goes on side by side
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for what goes on side by side
 
 OURS, THEIRS = PATHS
 
