@@ -2,7 +2,7 @@
 
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from frangible.errors import FrangibleError, LedgerError, PlatformError, Refused
@@ -48,15 +48,14 @@ def admit(plan: "Plan") -> Admitted:
         ledger = Ledger.open(plan.ledger_url)
         journal = Journal.open(plan.journal_url)
         platform = open_platform(plan.environment)
-        _ask_guards(plan, ledger, platform)
+        _ask_guards(plan, ledger, platform, locked=False)
         locks = HeldLocks.acquire_all(platform.locks(), plan.keys, plan.run_id, me, LOCK_TTL)
     except Refused:
         raise
     except (FrangibleError, OSError) as error:
         raise Refused(str(error)) from error
     try:
-        # Asked again: another run may have left a lease between the question and the lock.
-        facts = _ask_guards(plan, ledger, platform)
+        facts = _ask_guards(plan, ledger, platform, locked=True)
         record = _started(plan, me, capture(plan.environment, platform), facts)
         journal.start(record)
     except Refused:
@@ -105,11 +104,15 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
     )
 
 
-def _ask_guards(plan: "Plan", ledger: "Ledger", platform: "Platform") -> dict[str, str]:
-    """Return what the journal should know about the guards; raise `Refused` when one of them says no."""
+def _ask_guards(plan: "Plan", ledger: "Ledger", platform: "Platform", *, locked: bool) -> dict[str, str]:
+    """Return what the journal should know about the guards; raise `Refused` when one of them says no.
+
+    Leases of other runs are left-overs only where we hold the lock; else they may be those of the run that does, and the lock names it.
+    """
     from frangible.guard import decide
 
-    decision = decide(guard_facts(plan, ledger, platform, targets=()))
+    facts = guard_facts(plan, ledger, platform, targets=())
+    decision = decide(facts if locked else replace(facts, open_leases=()))
     if not decision.allowed:
         raise Refused(*decision.reasons)
     return {f"guard.{name}": "not configured" for name in decision.not_configured}
