@@ -5,7 +5,7 @@ import itertools
 import resource
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .starting import LONDON, NEWYORK, PATHS, SPARE, Estate, Over, Started, look
 
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for what goes on side by side
 
-EVIDENCE = 7
+EVIDENCE = 6
 """Readings after the first proof that show beyond doubt what the loss of a role does."""
 
 
@@ -47,7 +47,7 @@ class Stop:
 
     def __call__(self, estate: Estate) -> "Stopped":
         """Start a run, wait for the phase, stop the run, wait for its end."""
-        hold = 30.0 if self.phase == "effect" else 6.0
+        hold = 30.0 if self.phase == "effect" else 5.5
         started = estate.begin(self.path, self.environment, hold=hold, terminal=self.how == "Ctrl-C")
         started.reach(PHASES[self.phase])
         if self.phase == "effect" and self.environment == NEWYORK:
@@ -180,6 +180,8 @@ class Lost:
     left_over: list[str]
     """After that."""
     stopped_at: float = 0.0
+    following: Over | None = None
+    """A run that was tried before `frangible recover`."""
 
     @classmethod
     def of(cls, started: Started, stopped_at: float = 0.0, mend: Callable[[], None] = lambda: None) -> "Lost":
@@ -193,17 +195,21 @@ class Lost:
         return cls(over, powered, record.state if record else "", recover, over.left_over, stopped_at)
 
 
-def lose_the_ledger(path: str, environment: str, how: str, estate: Estate) -> Lost:
-    """Keep everybody from writing the ledger from the proven fault on."""
-    until, hold = (shows_a_deviation, 30.0) if how else (proven, 5.0)
-    started = estate.begin(path, environment, hold=hold).reach(until)
+def lose_the_ledger_and_try_again(estate: Estate) -> Lost:
+    """Keep everybody from writing the ledger from the proven fault on; when it can be written again, start the next run."""
+    started = estate.begin("chaos run", LONDON).reach(proven)
+    tried: list[Over] = []
     with contextlib.ExitStack() as holding:
         holding.enter_context(held_by_somebody(started.place.home.path / "ledger.db"))
-        at = started.stop(how) if how else 0.0
-        return Lost.of(started, at, holding.close)
+
+        def mend() -> None:
+            holding.close()
+            tried.append(started.place.start("frangible run", started.output.parent / "node-loss.yaml", LONDON).end())
+
+        return replace(Lost.of(started, mend=mend), following=tried[0])
 
 
-@plays(LONDON, partial(lose_the_ledger, "chaos run", LONDON, ""))
+@plays(LONDON, lose_the_ledger_and_try_again)
 def test_a_revert_does_not_wait_for_the_ledger_and_says_that_it_was_not_recorded(played):
     """A ledger that nobody can write from the injection on: the node gets its power back, the run is no pass and says why, `recover` closes the lease."""
     assert played.powered
@@ -215,7 +221,25 @@ def test_a_revert_does_not_wait_for_the_ledger_and_says_that_it_was_not_recorded
     assert (played.recover, played.left_over) == (0, [])
 
 
-@plays(NEWYORK, partial(lose_the_ledger, "frangible run", NEWYORK, "SIGTERM"))
+@plays(LONDON, lose_the_ledger_and_try_again)
+def test_an_open_lease_keeps_the_next_run_out(played):
+    """What was left open, and only `recover` closes, refuses the next run on the environment and says what to do."""
+    following = played.following
+    assert following.code == 4, following.said
+    assert "other runs left lab-london with leases that are not reverted" in following.said
+    assert "`frangible recover` reverts them" in following.said
+    assert not following.injected
+
+
+def stop_without_the_ledger(estate: Estate) -> Lost:
+    """Keep everybody from writing the ledger once the effect has shown what it does, then stop the run."""
+    started = estate.begin("frangible run", NEWYORK, hold=30.0).reach(shows_a_deviation)
+    with contextlib.ExitStack() as holding:
+        holding.enter_context(held_by_somebody(started.place.home.path / "ledger.db"))
+        return Lost.of(started, started.stop("SIGTERM"), holding.close)
+
+
+@plays(NEWYORK, stop_without_the_ledger)
 def test_a_stop_does_not_wait_for_the_ledger_either(played):
     """SIGTERM while nobody can write the ledger: the node has power again all the same, and evidence that was there is not lost."""
     assert played.powered
