@@ -39,7 +39,8 @@ class RecoveryReport:
 def recover(home: "Home", inventory: "Inventory | None", *, run_id: str | None = None, registry: FaultRegistry) -> RecoveryReport:
     """Revert every lease whose run is no longer watched, on any environment, then close the rows of runs that died.
 
-    A lease is found in the ledger, or by its copy in the target. Runs whose supervisor lives on this host are left alone. Without an
+    A lease is found in the ledger, or by its copy in the target. A run is watched while its supervisor lives on this host, or holds a lock
+    where the target lives: that is how a run of somebody else's, with another ledger and journal, is known and left alone. Without an
     inventory only the ledger's leases are found, and their environments' platforms cannot be reached: that is a problem in the report.
     """
     return _Recovery(home, inventory, run_id, registry).run()
@@ -77,8 +78,14 @@ class _Recovery:
 
     def _revert_all(self, leases: "Iterable[Lease]", live: set[str], ledger: "Ledger | None") -> None:
         for lease in leases:
+            with contextlib.suppress(FrangibleError):  # without an answer the journal's has to do; the revert will name what is out of reach
+                live |= self._holding(lease.environment)
             if lease.run_id not in live:
                 self._revert(lease, ledger)
+
+    def _holding(self, environment: str) -> set[str]:
+        """Runs that hold a lock where the environment lives: their supervisors renew it, and are there to revert."""
+        return {holder.run_id for holder in self._platform(environment).locks().holders()}
 
     def _ledger(self) -> "Ledger | None":
         from frangible.ledger import Ledger
@@ -111,13 +118,14 @@ class _Recovery:
         unknown: list[Lease] = []
         try:
             platform = self._platform(environment)
+            watched = self._holding(environment)  # before the copies: a run that ends in between then counts as watched, not as left over
             copies = platform.lease_copies()
         except FrangibleError as error:
             self.report.problems.append(f"environment {environment}: its lease copies cannot be read: {error}")
             return []
         for text in copies.values():
             lease = Lease.from_json(text)
-            if self.run_id not in {None, lease.run_id}:
+            if lease.run_id in watched or self.run_id not in {None, lease.run_id}:
                 continue
             known = self._known(lease, ledger)
             if known is not None and known.state is LeaseState.REVERTED:

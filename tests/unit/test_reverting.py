@@ -223,6 +223,35 @@ def test_recover_finds_a_lease_by_its_copy_when_the_ledger_is_lost(place, own_st
     assert place.platform.lease_copies() == {}
 
 
+def test_recover_leaves_the_live_run_of_another_ledger_alone(place, own_stores, injector):
+    """Somebody else's run, known only by its copy: it is watched while its supervisor holds the lock, and left over once that is dead."""
+    supervisor = ProcessIdentity.of(injector.pid)
+    assert supervisor is not None
+    place.platform.locks().acquire("environment:ny", "r1", supervisor, 600.0)
+    place.lease(LeaseState.INJECTED, injector=supervisor)
+    other = Home(place.home.path.parent / "other-home")
+    other.path.mkdir()
+    report = recover(other, place.inventory, registry=FaultRegistry())
+    assert (report.reverted, report.failed) == ([], [])
+    assert supervisor.is_alive()
+    assert not place.powered
+    with contextlib.closing(Ledger.open(other.ledger_url)) as ledger:
+        assert ledger.open_leases() == ()
+    supervisor.kill()
+    assert len(recover(other, place.inventory, registry=FaultRegistry()).reverted) == 1
+    assert place.powered
+
+
+def test_recover_leaves_a_run_alone_whose_supervisor_is_on_another_host(place, own_stores):
+    """Its lock is all that can be seen from here, and it counts until it expires."""
+    elsewhere = replace(ProcessIdentity.current(), host=f"not-{socket.gethostname()}")
+    place.platform.locks().acquire("environment:ny", "r1", elsewhere, 600.0)
+    place.lease(LeaseState.INJECTED, injector=dead())
+    report = recover(place.home, place.inventory, registry=FaultRegistry())
+    assert (report.reverted, report.in_progress) == ([], ["r1"])
+    assert not place.powered
+
+
 def test_a_lease_whose_fault_cannot_be_loaded_stays_open_and_is_named(place, own_stores):
     lease = place.lease(LeaseState.INJECTED, injector=dead(), fault="no-such-fault")
     report = recover(place.home, place.inventory, registry=FaultRegistry())
