@@ -60,6 +60,6 @@ def _processes(prior: Prior) -> tuple[ProcessIdentity, ...]:
     return tuple(ProcessIdentity.from_json(item) for item in recorded if isinstance(item, dict))  # type: ignore[arg-type]
 
 
-def lose_nodes(role: str = "", name: str = "", count: int = 1, hold: float = 20.0, seed: int = 0) -> dict[str, object]:
-    """Lose `count` nodes of `role` (or the node `name`) for `hold` seconds, then bring them back."""
-    return perform(NodeLoss(), Choice(role, name, count, seed), hold)
+def lose_nodes(role: str = "", name: str = "", count: int = 1, share: float = 0.0, hold: float = 20.0, seed: int = 0) -> dict[str, object]:
+    """Lose `count` nodes (or a `share` of them, 1 for all) of `role`, or the node `name`, for `hold` seconds, then bring them back."""
+    return perform(NodeLoss(), Choice(role=role, name=name, count=count, share=share, seed=seed), hold)

@@ -39,6 +39,6 @@ class Placebo:
         return Observation(real=True, detail="placebo: nothing was done")
 
 
-def hold_without_fault(role: str = "", name: str = "", count: int = 1, hold: float = 20.0, seed: int = 0) -> dict[str, object]:
+def hold_without_fault(role: str = "", name: str = "", count: int = 1, share: float = 0.0, hold: float = 20.0, seed: int = 0) -> dict[str, object]:
     """Measure for `hold` seconds without any fault, on targets chosen as for a real one."""
-    return perform(Placebo(), Choice(role, name, count, seed), hold)
+    return perform(Placebo(), Choice(role=role, name=name, count=count, share=share, seed=seed), hold)

@@ -27,8 +27,19 @@ class Target:
     """The one thing that one lease is about, such as node `app-1`."""
 
     kind: str
-    """`node`, `service` or `middleware`."""
+    """`node`, `service` (the firm's own or middleware) or `load` (what an environment is offered)."""
     name: str
+    """A node's name, `NODE/SERVICE`, or the environment's name."""
+
+    @property
+    def node(self) -> str:
+        """Where it is: the node, or for `load` the environment; lease copies lie under this name."""
+        return self.name.partition("/")[0]
+
+    @property
+    def service(self) -> str:
+        """The service's name; empty for other kinds."""
+        return self.name.partition("/")[2]
 
     def __str__(self) -> str:
         """Render `node app-1`."""
@@ -60,6 +71,7 @@ class Fault(Protocol):
     version: ClassVar[int]
     """Version of the `Prior` format that this class writes."""
     target_kind: ClassVar[str]
+    """`node`, `service` or `load`: what `Choice` chooses among."""
     needs: ClassVar[frozenset[str]]
     """Names of the platform primitives used; a platform that lacks one is a validation error."""
     least_proven: ClassVar[float]

@@ -1,7 +1,6 @@
 """What every action does: choose targets, lease, inject, prove, hold, revert, observe. Runs in the chaoslib process."""
 
 import contextlib
-import random
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,28 +13,17 @@ from frangible.errors import FaultError, FrangibleError, Refused
 from frangible.fault import Fault, Observation, Target, fault_parameters
 from frangible.process import ProcessIdentity
 from frangible.reverting import Reverted, Reverter
+from frangible.targets import Choice, draw
 
 if TYPE_CHECKING:
-    from frangible.inventory import Environment
     from frangible.ledger import Lease
 
-__all__ = ["Choice", "draw", "perform"]
+__all__ = ["Choice", "perform"]
 
 PROOF_EVERY = 0.5
 """Seconds between two looks whether the fault is still real."""
 EXPIRY_MARGIN = 120.0
 """Seconds after the planned end at which a lease whose injector is out of reach may be reverted by anybody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which nodes an action wants: by name, or a count drawn from a role."""
-
-    role: str = ""
-    name: str = ""
-    count: int = 1
-    seed: int = 0
-    """0 draws a seed; whichever was used is in the activity's output."""
 
 
 @dataclass(slots=True)
@@ -48,23 +36,6 @@ class Held:
     last: Observation | None = None
     reverted: Reverted | None = None
     error: str = field(default="")
-
-
-def draw(environment: "Environment", choice: Choice) -> tuple[tuple[Target, ...], int]:
-    """Return the chosen nodes, drawn without replacement, and the seed that drew them."""
-    seed = choice.seed or secrets.randbelow(2**31 - 1) + 1
-    nodes = [node.name for node in environment.nodes if _matches(choice, node.name, node.roles)]
-    if not nodes:
-        wanted = f"name {choice.name!r}" if choice.name else f"role {choice.role!r}"
-        raise Refused(f"environment {environment.name} has no node of {wanted}; its nodes are {', '.join(n.name for n in environment.nodes)}")
-    if not 1 <= choice.count <= len(nodes):
-        raise Refused(f"asked for {choice.count} nodes, {len(nodes)} match in environment {environment.name} ({', '.join(nodes)})")
-    drawn = random.Random(seed).sample(sorted(nodes), choice.count)  # noqa: S311 - reproducible, not secret
-    return tuple(Target("node", name) for name in drawn), seed
-
-
-def _matches(choice: Choice, name: str, roles: Sequence[str]) -> bool:
-    return (not choice.name or choice.name == name) and (not choice.role or choice.role in roles)
 
 
 def perform(fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
@@ -90,8 +61,9 @@ def perform(fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
 
 
 def _perform(run: Admission, fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
-    targets, seed = draw(run.plan.environment, choice)
-    answer = run.link.ask("inject", fault=fault.kind, targets=[target.name for target in targets], target_kind=fault.target_kind)
+    targets, seed = draw(run.plan.environment, fault.target_kind, choice)
+    nodes = sorted({target.node for target in targets if target.kind != "load"})
+    answer = run.link.ask("inject", fault=fault.kind, targets=nodes, target_kind=fault.target_kind)
     if not answer["allowed"]:
         raise Refused(*answer["reasons"])
     with _in_force(run, fault, targets, hold) as held:
@@ -122,7 +94,7 @@ def _inject(run: Admission, fault: Fault, target: Target, hold: float, held: lis
     one = Held(lease)
     held.append(one)
     _tell(run, one, "intended", "", copy=lease.to_json())
-    run.platform.put_lease_copy(target.name, lease.id, lease.to_json())
+    run.platform.put_lease_copy(target.node, lease.id, lease.to_json())
     run.link.check()
     run.ledger.begin_injecting(lease.id)
     _tell(run, one, "injecting", "")

@@ -129,7 +129,7 @@ class _Recovery:
                 continue
             known = self._known(lease, ledger)
             if known is not None and known.state is LeaseState.REVERTED:
-                platform.delete_lease_copy(lease.target.name, lease.id)
+                platform.delete_lease_copy(lease.target.node, lease.id)
             else:
                 unknown.append(known or lease)
         return unknown

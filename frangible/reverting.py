@@ -185,4 +185,4 @@ class Reverter:
 
     def _forget(self, lease: "Lease") -> None:
         with contextlib.suppress(PlatformError):
-            self.platform.delete_lease_copy(lease.target.name, lease.id)
+            self.platform.delete_lease_copy(lease.target.node, lease.id)

@@ -178,3 +178,5 @@ def _value_messages(name: str, value: object, annotation: object, file: Experime
         yield "expected `hold` to be more than 0 seconds, or `observe-for` in the extension `frangible`: nothing would be observed"
     elif name == "count" and isinstance(value, int) and value < 1:
         yield f"expected `count` to be 1 or more, found {value}"
+    elif name == "share" and isinstance(value, int | float) and not 0 <= value <= 1:
+        yield f"expected `share` to be from 0 (use `count`) to 1 (all), found {value:g}"

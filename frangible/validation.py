@@ -10,6 +10,7 @@ from frangible.hypothesis import Hypothesis
 from frangible.inventory import Environment, Inventory
 from frangible.rules import file_problems
 from frangible.schemas import schema
+from frangible.targets import Choice, candidates, service_nodes
 from frangible.yamlfile import Document, nearest
 
 __all__ = ["primitives_of", "schema", "validate"]
@@ -93,24 +94,47 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
 
 
 def _target_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:
-    role, name, count = (injection.arguments.get(key) for key in ("role", "name", "count"))
-    place = (*injection.loc, "provider", "arguments")
-    roles = sorted({role for node in environment.nodes for role in node.roles})
-    nodes = [node.name for node in environment.nodes]
-    if not nodes:
+    """Say what of an action's choice the environment does not have: the narrowest part that matches nothing is named."""
+    arguments, place = injection.arguments, (*injection.loc, "provider", "arguments")
+    kind = _target_kind(injection)
+    if not environment.nodes and kind != "load":
         yield document.problem(place, f"environment {environment.name} has no nodes", "add `nodes` to the inventory")
         return
-    if isinstance(role, str) and role and role not in roles:
-        yield document.problem((*place, "role"), f"no node of environment {environment.name} has the role {role!r}", nearest(role, roles))
-        return
-    if isinstance(name, str) and name and name not in nodes:
-        yield document.problem((*place, "name"), f"environment {environment.name} has no node {name!r}", nearest(name, nodes))
-        return
-    matching = [node for node in environment.nodes if (not role or role in node.roles) and (not name or name == node.name)]
-    if not matching:
-        yield document.problem((*place, "name"), f"node {name!r} of environment {environment.name} does not have the role {role!r}")
-    elif isinstance(count, int) and count > len(matching):
-        yield document.problem((*place, "count"), f"asked for {count} nodes, {len(matching)} match in environment {environment.name}")
+    try:
+        choice = Choice.of(arguments)
+    except ValueError:
+        return  # reported as an argument of the wrong type
+    known = {
+        "role": sorted({role for node in environment.nodes for role in node.roles}),
+        "name": [node.name for node in environment.nodes],
+        "service": sorted(service_nodes(environment)),
+    }
+    for argument in known:
+        value = str(arguments.get(argument) or "")
+        if value and value not in known[argument] and "${" not in value:
+            said = {
+                "role": f"no node of environment {environment.name} has the role {value!r}",
+                "name": f"environment {environment.name} has no node {value!r}",
+                "service": f"environment {environment.name} has no service or middleware {value!r}",
+            }[argument]
+            yield document.problem((*place, argument), said, nearest(value, known[argument]))
+            return
+    matching = candidates(environment, kind, choice)
+    if not matching and choice.role and choice.name:
+        yield document.problem((*place, "name"), f"node {choice.name!r} of environment {environment.name} does not have the role {choice.role!r}")
+    elif not matching:
+        yield document.problem(place, f"environment {environment.name} has no {kind} of {choice}")
+    elif choice.wanted(len(matching)) > len(matching):
+        yield document.problem((*place, "count"), f"asked for {choice.count} {kind}s, {len(matching)} match in environment {environment.name}")
+
+
+def _target_kind(injection: Injection) -> str:
+    from frangible.fault import FaultRegistry
+
+    try:
+        return FaultRegistry().load(injection.fault).target_kind
+    except FaultError:
+        return "node"  # reported as a fault that cannot be loaded
 
 
 def _reachability_problems(file: ExperimentFile, document: Document, environment: Environment, hypothesis: Hypothesis) -> Iterator[Problem]:

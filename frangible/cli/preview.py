@@ -15,7 +15,6 @@ from frangible.home import Home
 if TYPE_CHECKING:
     from frangible.experiment import Injection
     from frangible.hypothesis import Hypothesis
-    from frangible.injection import Choice
     from frangible.plan import Plan
 
 __all__ = ["preview"]
@@ -50,23 +49,17 @@ def _injections(plan: "Plan") -> "tuple[Injection, ...]":
 
 def _injection(plan: "Plan", injection: "Injection") -> dict[str, object]:
     """One action: which targets it would draw. Without a seed of its own, the run draws again."""
-    from frangible.injection import draw
+    from frangible.fault import FaultRegistry
+    from frangible.targets import Choice, draw
 
-    choice, hold = _choice(injection)
-    found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "problem": ""}
+    kind, choice = FaultRegistry().load(injection.fault).target_kind, Choice.of(injection.arguments)
+    hold = float(str(injection.arguments.get("hold", DEFAULT_HOLD)))
+    found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "nodes": [], "problem": ""}
     try:
-        targets, _ = draw(plan.environment, choice)
+        targets, _ = draw(plan.environment, kind, choice)
     except Refused as refusal:
         return found | {"problem": "; ".join(refusal.reasons)}
-    return found | {"targets": [target.name for target in targets]}
-
-
-def _choice(injection: "Injection") -> "tuple[Choice, float]":
-    from frangible.injection import Choice
-
-    asked = injection.arguments
-    choice = Choice(str(asked.get("role", "")), str(asked.get("name", "")), int(str(asked.get("count", 1))), int(str(asked.get("seed", 0))))
-    return choice, float(str(asked.get("hold", DEFAULT_HOLD)))
+    return found | {"targets": [target.name for target in targets], "nodes": sorted({target.node for target in targets if kind != "load"})}
 
 
 def _refusals(plan: "Plan", injections: list[dict[str, object]]) -> list[str]:
@@ -82,7 +75,7 @@ def _refusals(plan: "Plan", injections: list[dict[str, object]]) -> list[str]:
             decision = decide(guard_facts(plan, ledger, platform, ()))
             reasons = list(decision.reasons)
             for one in injections:
-                asked = decide(guard_facts(plan, ledger, platform, tuple(one["targets"])))  # type: ignore[arg-type]
+                asked = decide(guard_facts(plan, ledger, platform, tuple(one["nodes"])))  # type: ignore[arg-type]
                 reasons += [reason for reason in asked.reasons if reason not in reasons]
         held = [one for one in platform.locks().holders() if one.key in plan.keys]
     except (LedgerError, FrangibleError) as error:

@@ -80,7 +80,7 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
         stops = {stop.scope: stop for stop in ledger.stops()}
     except LedgerError as error:
         unanswered.append(f"unreverted leases and halt: {error}")
-    in_force = tuple(lease.target.name for lease in leases if lease.run_id == plan.run_id)
+    in_force = tuple(lease.target.node for lease in leases if lease.run_id == plan.run_id and lease.target.kind != "load")
     for target in targets:
         try:
             platform.node(target)
