@@ -1,0 +1,65 @@
+"""The chaoslib process as its supervisor sees it: what is told to it, its signs of life, and its end."""
+
+import contextlib
+import subprocess
+from dataclasses import dataclass, field
+
+from frangible.channel import Channel, ChannelClosed, Message
+from frangible.clock import Clock, SystemClock
+from frangible.process import ProcessIdentity
+
+__all__ = ["LEAVE_PATIENCE", "Child"]
+
+LEAVE_PATIENCE = 5.0
+"""Seconds that a chaoslib process without faults in force has to end by itself."""
+
+
+@dataclass
+class Child:
+    """The chaoslib process of one run."""
+
+    channel: Channel
+    process: "subprocess.Popen[bytes] | None"
+    """The process where the supervisor started it; None under `chaos run`, which started the supervisor."""
+    clock: Clock = field(default_factory=SystemClock)
+    injector: ProcessIdentity | None = None
+    """Who it is, as it said itself; None before it has."""
+    gone: bool = False
+
+    def __post_init__(self) -> None:
+        """Count from now."""
+        self._last_beat = self.clock.monotonic()
+
+    def tell(self, message: Message) -> None:
+        """Send a message; that nobody is there any more is heard elsewhere."""
+        with contextlib.suppress(ChannelClosed):
+            self.channel.send(message)
+
+    def answer(self, number: int, **content: object) -> None:
+        """Answer the question of that number."""
+        self.tell({"type": "answer", "number": number, **content})
+
+    def beat(self) -> None:
+        """Note a sign of life."""
+        self._last_beat = self.clock.monotonic()
+
+    def silent_for(self) -> float:
+        """Seconds since the last sign of life."""
+        return self.clock.monotonic() - self._last_beat
+
+    def kill(self) -> None:
+        """End it for good; its end of the channel closes, and `gone` follows."""
+        if self.injector is not None:
+            self.injector.kill()
+        elif self.process is not None:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Let a process of ours leave, then make sure; `chaos run` is not ours to end."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(timeout=LEAVE_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
