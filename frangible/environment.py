@@ -252,6 +252,7 @@ class Environment(Declared):
     services: tuple[Service, ...] = ()
     middleware: tuple[Middleware, ...] = ()
     shares: tuple[Name, ...] = Field(default=(), description="resources used together with other environments; runs on them exclude each other")
+    machine: Name | None = Field(default=None, description="machine that its nodes share with others'; who needs one of its parts alone excludes who does too")
     limits: Limits = Field(default_factory=Limits)
 
     def nodes_of(self, role: str) -> tuple[Node, ...]:

@@ -115,6 +115,11 @@ class FaultRegistry:
                 return self._checked(kind, value)
         raise FaultError(f"module {module.__name__} has no class whose kind is {kind!r}")
 
+    def exclusive(self, kind: str) -> frozenset[str]:
+        """Return the parts of a machine (`cpu`) that faults of this kind need alone: the class's `exclusive`, where it declares one."""
+        found: frozenset[str] = getattr(self.load(kind), "exclusive", frozenset())
+        return found
+
     def build(self, kind: str, parameters: Mapping[str, JsonValue]) -> Fault:
         """Build the fault of a lease again from its recorded parameters."""
         try:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -112,14 +112,16 @@ class Inventory:
         self.get(name)
         return tuple(sorted(other for other in self.environments if name in self.ancestors(other)))
 
-    def resource_keys(self, name: str) -> tuple[str, ...]:
+    def resource_keys(self, name: str, exclusive: Iterable[str] = ()) -> tuple[str, ...]:
         """Return the keys that a run on an environment holds, sorted, so that everybody takes them in the same order.
 
-        Its own, its ancestors' and its descendants' `environment:NAME`, and `shared:KEY` for what it and its descendants share.
+        `environment:NAME` of itself and its descendants, so a parent's run keeps its children's out and they keep out the parent's, while siblings
+        leave each other alone; `shared:KEY` for what these share; and for each part that is needed `exclusive`ly (such as `cpu`) `PART:MACHINE`.
         """
-        below = (name, *self.descendants(name))
-        shared = {f"shared:{key}" for each in below for key in self.environments[each].shares}
-        return tuple(sorted({f"environment:{each}" for each in (*below, *self.ancestors(name))} | shared))
+        below = [self.get(each) for each in (name, *self.descendants(name))]
+        keys = {f"environment:{each.name}" for each in below} | {f"shared:{key}" for each in below for key in each.shares}
+        machines = {each.machine for each in below if each.machine is not None}
+        return tuple(sorted(keys | {f"{part}:{machine}" for part in exclusive for machine in machines}))
 
 
 def find_inventory(explicit: Path | None, home: Home) -> Path:

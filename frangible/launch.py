@@ -85,11 +85,19 @@ def _plan(
         actor=actor(),
         note=note,
         ticket=ticket,
-        keys=inventory.resource_keys(environment.name),
+        keys=inventory.resource_keys(environment.name, _exclusive(file)),
         environment_json=environment.model_dump_json(by_alias=True),
         hypotheses_json=json.dumps([known[name].model_dump(mode="json", by_alias=True) for name in file.hypotheses]),
         windows_json=file.windows.model_dump_json(by_alias=True),
     )
+
+
+def _exclusive(file: "ExperimentFile") -> frozenset[str]:
+    """Return the parts of a machine that the experiment's faults need alone."""
+    from frangible.fault import FaultRegistry
+
+    registry = FaultRegistry()
+    return frozenset[str]().union(*(registry.exclusive(injection.fault) for injection in file.injections if injection.fault))
 
 
 @dataclass

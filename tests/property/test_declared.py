@@ -118,6 +118,7 @@ FIELDS = {
     "region": st.sampled_from(["london", "newyork"]),
     "tier": st.sampled_from(["staging", "production", "development"]),
     "shares": st.lists(st.sampled_from(["nats", "cpu"]), max_size=2, unique=True),
+    "machine": st.sampled_from(["host-1", "host-2"]),
     "exchanges": st.lists(st.sampled_from(["XNYS", "XLON"]), max_size=2, unique=True),
     "labels": st.dictionaries(st.sampled_from(["estate", "cluster", "zone"]), st.sampled_from(["1", "2"]), max_size=3),
     "owner": st.fixed_dictionaries({"team": st.sampled_from(["a", "b"])}),

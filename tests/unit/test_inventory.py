@@ -125,16 +125,30 @@ def test_a_name_that_does_not_exist_is_answered_with_the_nearest(estate: Invento
 
 
 def test_a_run_holds_its_family_and_what_it_and_its_descendants_share(estate: Inventory) -> None:
-    assert estate.resource_keys("ny-equities-a") == (
-        "environment:ny-equities",
-        "environment:ny-equities-a",
-        "environment:ny-equities-a1",
-        "shared:cpu",
-        "shared:nats",
-    )
-    assert estate.resource_keys("ny-equities-a1") == ("environment:ny-equities", "environment:ny-equities-a", "environment:ny-equities-a1", "shared:cpu")
+    assert estate.resource_keys("ny-equities-a") == ("environment:ny-equities-a", "environment:ny-equities-a1", "shared:cpu", "shared:nats")
+    assert estate.resource_keys("ny-equities-a1") == ("environment:ny-equities-a1", "shared:cpu")
     assert estate.ancestors("ny-equities-a1") == ("ny-equities-a", "ny-equities")
     assert estate.descendants("ny-equities") == ("ldn-fx", "ny-equities-a", "ny-equities-a1")
+
+
+def test_a_parent_and_its_child_exclude_each_other_and_siblings_do_not(tmp_path: Path) -> None:
+    """What two runs cannot do at once is what their keys have in common."""
+    siblings = "".join(f"  - {{name: {name}, parent: ny-equities, shares: []}}\n" for name in ("a", "b"))
+    estate = load_inventory(written(tmp_path, PARENT + siblings))
+    parent, one, other = (set(estate.resource_keys(name)) for name in ("ny-equities", "a", "b"))
+    assert parent & one
+    assert parent & other
+    assert not one & other
+
+
+def test_who_needs_a_part_of_one_machine_alone_excludes_who_does_too(tmp_path: Path) -> None:
+    """The part's key is held by those that ask for it, on the machine that the environment names or inherits."""
+    text = PARENT + "    machine: host-1\n  - {name: a, parent: ny-equities, shares: []}\n  - {name: b, parent: ny-equities, shares: [], machine: host-2}\n"
+    estate = load_inventory(written(tmp_path, text))
+    assert estate.resource_keys("a") == ("environment:a",)
+    assert estate.resource_keys("a", {"cpu"}) == ("cpu:host-1", "environment:a")
+    assert estate.resource_keys("b", {"cpu"}) == ("cpu:host-2", "environment:b")
+    assert {"cpu:host-1", "cpu:host-2"} <= set(estate.resource_keys("ny-equities", {"cpu"}))
 
 
 def test_a_folder_of_files_is_one_inventory(tmp_path: Path) -> None:
