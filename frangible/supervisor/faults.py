@@ -1,11 +1,12 @@
 """The faults of one run as its supervisor sees them: what was heard of each lease, and reverting those that are in force."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from frangible.errors import FrangibleError, LedgerError
+from frangible.errors import FrangibleError, LedgerError, PlatformError
 from frangible.judge import FaultProof
 from frangible.process import ProcessIdentity
 from frangible.reverting import Reverter
@@ -152,6 +153,13 @@ class Faults:
             except FrangibleError as error:
                 self.failures.append(str(error))
                 self._emit(event="log", level="error", message=str(error))
+
+    def remove_copies(self) -> None:
+        """Remove the copies of leases that are reverted: the process that reverted one may have died before it could."""
+        for seen in self._seen.values():
+            if seen.reverted:
+                with contextlib.suppress(PlatformError):  # `recover` finds and removes what is left
+                    self._admitted.platform.delete_lease_copy(seen.lease.target.node, seen.lease.id)
 
     def unrecorded(self) -> str:
         """Say which reverts the ledger does not know of; empty when it knows all. A lease that stays open keeps every other run out."""

@@ -254,6 +254,8 @@ class Supervisor:
         self.cause.aborted_at = self.cause.aborted_at or self.clock.monotonic()
         self.child.kill()
         self.faults.revert_open()
+        if not self.faults.unrecorded():
+            self.faults.remove_copies()
         self._conclude()
         self._done.set()
 

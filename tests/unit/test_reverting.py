@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
@@ -30,6 +30,9 @@ from frangible.process import ProcessIdentity
 from frangible.recovery import recover
 from frangible.reverting import Reverter
 from frangible.supervisor.faults import Faults
+
+if TYPE_CHECKING:
+    from frangible.supervisor.admitting import Admitted
 
 NODE = Target("node", "n1")
 
@@ -386,3 +389,22 @@ def test_two_recoveries_at_once_leave_one_closed_lease(place, own_stores):
 def dead() -> ProcessIdentity:
     """The identity of a process of this host that has ended."""
     return replace(ProcessIdentity.current(), start=1)
+
+
+def test_a_copy_that_the_injector_could_not_remove_any_more_is_removed_by_the_supervisor(place: Place):
+    """The chaoslib process died between telling the ledger and removing the copy; another run's copy stays."""
+    lease = place.lease(LeaseState.INJECTED)
+    place.platform.put_lease_copy("n1", "r2-1", lease.to_json())
+    claimed = place.ledger.claim(lease.id, ProcessIdentity.current())
+    place.platform.power_on("n1")
+    place.ledger.mark_reverted(lease.id, claimed.epoch)
+    faults = Faults(
+        cast("Admitted", SimpleNamespace(ledger=place.ledger, platform=place.platform)), FaultRegistry(), lambda **_: None, lambda _: None, SystemClock()
+    )
+    told = {"lease": lease.id, "fault": lease.fault, "target": str(lease.target), "detail": ""}
+    faults.hear({**told, "state": "intended", "copy": lease.to_json()})
+    faults.remove_copies()
+    assert set(place.platform.lease_copies()) == {lease.id, "r2-1"}  # in force, as far as was heard
+    faults.hear({**told, "state": "reverted"})
+    faults.remove_copies()
+    assert set(place.platform.lease_copies()) == {"r2-1"}
