@@ -14,6 +14,7 @@ from frangible.yamlfile import Declared
 
 __all__ = [
     "Basic",
+    "CpuSettings",
     "Environment",
     "Limits",
     "Middleware",
@@ -198,6 +199,19 @@ class PowerSettings(Declared):
         return self
 
 
+class CpuSettings(Declared):
+    """Who runs the processes that hold a node's CPUs at a utilisation."""
+
+    driver: Literal["rack", "host"] = Field(description="`rack`: the lab's; `host`: processes on this very host, which is then the node")
+    socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.driver == "rack") != (self.socket != NOWHERE):
+            raise ValueError("expected `socket` for the driver 'rack', and nothing more for 'host'")
+        return self
+
+
 class PlatformSettings(Declared):
     """How nodes and services of an environment are reached."""
 
@@ -206,6 +220,7 @@ class PlatformSettings(Declared):
     root: FilePath = Field(default=NOWHERE, description="hosts: folder on the target that holds lease copies, one folder a node")
     locks: FilePath = Field(default=NOWHERE, description="hosts: folder that holds the lock files of every environment there")
     power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
+    cpu: CpuSettings | None = Field(default=None, description="who holds a node's CPUs at a utilisation; without it none can be saturated")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

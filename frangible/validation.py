@@ -40,7 +40,9 @@ def validate(experiment: Path, environment: Environment | None, inventory: Inven
 def primitives_of(environment: Environment) -> frozenset[str]:
     """Return the primitives that the environment's platform will offer, as far as the inventory tells."""
     platform = environment.platform
-    return frozenset({"power"} if platform.kind == "hosts" and platform.power is not None else ())
+    if platform.kind != "hosts":
+        return frozenset()
+    return frozenset(name for name, settings in (("power", platform.power), ("cpu", platform.cpu)) if settings is not None)
 
 
 def _toolkit_problems(document: Document) -> Iterator[Problem]:
@@ -90,7 +92,7 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
     missing = sorted(fault.needs - primitives_of(environment))
     if missing:
         message = f"the fault {injection.fault} needs {', '.join(missing)}, which the platform of {environment.name} does not offer"
-        yield document.problem(place, message, "add `power` to its `platform`" if "power" in missing else "choose another environment")
+        yield document.problem(place, message, f"add `{'`, `'.join(missing)}` to its `platform`")
 
 
 def _target_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:

@@ -119,6 +119,7 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
             "root": str(folder.targets(spec.name)),
             "locks": str(folder.locks),
             "power": {"driver": "rack", "socket": str(folder.socket)},
+            "cpu": {"driver": "rack", "socket": str(folder.socket)},
         },
         "prometheus": {"url": state.prometheus_url, "runs-on": "outside"},
         "labels": {"environment": spec.name},

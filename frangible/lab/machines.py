@@ -1,6 +1,7 @@
 """What the rack holds: machines (nodes) that are powered off and on as a whole, and single programs outside of them."""
 
 import base64
+import dataclasses
 import http.client
 import os
 import signal
@@ -17,6 +18,7 @@ from frangible.lab.layout import EnvironmentSpec, Folder, NodeSpec, node_key
 from frangible.lab.programs import Program, node_programs
 from frangible.lab.state import LabState
 from frangible.lab.tree import Process, descendants, environment_of, find, kill, kill_until_gone, snapshot, still
+from frangible.platforms.burning import BurnerFolder
 
 __all__ = ["LAB_VARIABLE", "Machine", "Outside", "Roots", "spawn_environment"]
 
@@ -85,6 +87,7 @@ class Machine:
         self._log = Folder(state.folder).log(environment.name, node.name, "supervisord")
         self._programs = tuple(node_programs(state, environment, node))
         self._port, self._password = state.ports[f"{self._key}/supervisord"], state.password
+        self._burners = BurnerFolder(self._home / "burners")
         self._lock = threading.Lock()
         self._root: Process | None = None
         self._instance = ""
@@ -130,6 +133,33 @@ class Machine:
             "processes": [{"pid": process.pid, "start": process.start} for process in members],
             "cpu_seconds": sum(process.cpu_seconds for process in members),
         }
+
+    def burn(self, name: str, utilisation: float, seconds: float) -> dict[str, Any]:
+        """Start a burner as a process of this node, which it dies with; a name is started once, and never after its stop."""
+        with self._lock:
+            root = self._root
+            if root is None or not still(root.pid, root.start):
+                raise LabError(f"{self._key} is off, so nothing can burn its CPUs")
+            if not self._burners.known(name):
+                cpus = ",".join(map(str, sorted(os.sched_getaffinity(root.pid))))
+                command = self._burners.command(name, utilisation, seconds, "--cpus", cpus, "--parent", str(os.getpid()))
+                # Not one of the rack's roots: a child of the rack that was born on a node belongs to that node.
+                _spawn(command, self._log, self._key)
+            return {}
+
+    def burner(self, name: str) -> dict[str, Any]:
+        """Tell what a burner does."""
+        return dataclasses.asdict(self._burners.look(name))
+
+    def burn_stop(self, name: str) -> dict[str, Any]:
+        """End a burner."""
+        with self._lock:
+            self._burners.stop(name)
+            return {}
+
+    def burners(self) -> dict[str, Any]:
+        """Name the burners that live."""
+        return {"burners": list(self._burners.running())}
 
     def _members(self) -> list[Process]:
         """The node's processes: its root's tree, and what was orphaned to the rack when the root died by another hand."""

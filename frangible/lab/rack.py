@@ -3,7 +3,7 @@
 It powers nodes off and on when asked over its Unix socket, and reaps what dies. It restarts nothing: a node that is off stays off.
 
 One JSON object a line, each answered by one: `{"do": "power_off", "environment": "lab-london", "node": "app-1"}` -> `{"ok": true, ...}` or
-`{"ok": false, "error": "..."}`. `do` is one of ping, node, nodes, power_on, power_off, rate, outside, shutdown.
+`{"ok": false, "error": "..."}`. `do` is one of ping, node, nodes, power_on, power_off, burn, burner, burn_stop, burners, rate, outside, shutdown.
 """
 
 import json
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from frangible.errors import LabError
+from frangible.errors import FrangibleError, LabError
 from frangible.lab.layout import ESTATE, EnvironmentSpec, Folder, node_key
 from frangible.lab.machines import Machine, Outside, Roots, spawn_environment
 from frangible.lab.node import become_subreaper
@@ -61,6 +61,10 @@ class Rack:
             "outside": lambda _: {"programs": [program.look() for program in self.outside]},
             "power_on": lambda asked: self._machine(asked).power_on(),
             "power_off": lambda asked: self._machine(asked).power_off(),
+            "burn": lambda asked: self._machine(asked).burn(_burner(asked), float(asked["utilisation"]), float(asked["seconds"])),
+            "burner": lambda asked: self._machine(asked).burner(_burner(asked)),
+            "burn_stop": lambda asked: self._machine(asked).burn_stop(_burner(asked)),
+            "burners": lambda asked: self._machine(asked).burners(),
             "rate": self._rate,
             "shutdown": lambda _: self.shutdown(),
         }
@@ -107,6 +111,10 @@ class Rack:
 OUTSIDE_OF_ALL = "lab"
 
 
+def _burner(request: Message) -> str:
+    return str(request.get("burner"))
+
+
 class _Handler(socketserver.StreamRequestHandler):
     server: "_Server"
 
@@ -114,7 +122,7 @@ class _Handler(socketserver.StreamRequestHandler):
         for line in self.rfile:
             try:
                 answer = {"ok": True, **self.server.rack.answer(json.loads(line))}
-            except (LabError, ValueError, OSError) as error:
+            except (FrangibleError, KeyError, ValueError, OSError) as error:
                 log.warning("%s: %s", line.decode(errors="replace").strip(), error)
                 answer = {"ok": False, "error": str(error)}
             try:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
 
-__all__ = ["NodeState", "Platform", "open_platform"]
+__all__ = ["BurnerState", "NodeState", "Platform", "open_platform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,23 @@ class NodeState:
     """Whether everything that starts with the node has started."""
     processes: tuple[ProcessIdentity, ...]
     """The node's live processes, where the platform can see them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BurnerState:
+    """What a burner on a node does right now."""
+
+    name: str
+    alive: bool
+    """Whether any process of it lives."""
+    achieved: float | None = None
+    """Utilisation of the node's CPUs, 0 to 1, over the newest seconds; None before there are any, and when it has told nothing since."""
+    average: float | None = None
+    """The same over its whole life, without the seconds in which it came up."""
+    duty: float | None = None
+    """Share of the time in which it burns itself, 0 to 1."""
+    processes: tuple[int, ...] = ()
+    """Process ids, where the burner runs."""
 
 
 class Platform(Protocol):
@@ -44,6 +61,18 @@ class Platform(Protocol):
 
     def power_on(self, name: str) -> None:
         """Bring a node back. Idempotent. Primitive `power`."""
+
+    def start_burner(self, node: str, name: str, utilisation: float, seconds: float) -> None:
+        """Hold the node's CPUs at a utilisation (0 to 1) for at most `seconds`. A name is started once and never again after its stop. Primitive `cpu`."""
+
+    def burner(self, node: str, name: str) -> BurnerState:
+        """Look at one burner. Primitive `cpu`."""
+
+    def stop_burner(self, node: str, name: str) -> None:
+        """End one burner with all its processes, also one that is just being started. Idempotent. Primitive `cpu`."""
+
+    def burners(self, node: str) -> tuple[str, ...]:
+        """Names of the node's burners that live. Primitive `cpu`."""
 
     def processes_gone(self, processes: tuple[ProcessIdentity, ...]) -> bool:
         """Whether none of these processes of the environment is alive any more."""

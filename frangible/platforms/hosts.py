@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frangible.errors import PlatformError
-from frangible.platforms import NodeState
+from frangible.platforms import BurnerState, NodeState
+from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
 from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
 from frangible.platforms.transports import LocalTransport, Transport
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["HostsPlatform"]
 
 LEASES = "leases"
+BURNERS = "burners"
 SUFFIX = ".json"
 
 
@@ -31,7 +33,8 @@ class HostsPlatform:
         self.environment = environment
         self.transport = _transport(environment)
         self.power = _power(environment)
-        self.primitives = frozenset({"power"} if self.power else ())
+        self.burning = self._burning()
+        self.primitives = frozenset(name for name, driver in (("power", self.power), ("cpu", self.burning)) if driver is not None)
 
     def node(self, name: str) -> NodeState:
         """Look at one node through its power driver."""
@@ -44,6 +47,22 @@ class HostsPlatform:
     def power_on(self, name: str) -> None:
         """Bring a node back."""
         self._driver(name).on(name)
+
+    def start_burner(self, node: str, name: str, utilisation: float, seconds: float) -> None:
+        """Hold the node's CPUs at a utilisation."""
+        self._burners(node).start(node, name, utilisation, seconds)
+
+    def burner(self, node: str, name: str) -> BurnerState:
+        """Look at one burner."""
+        return self._burners(node).look(node, name)
+
+    def stop_burner(self, node: str, name: str) -> None:
+        """End one burner."""
+        self._burners(node).stop(node, name)
+
+    def burners(self, node: str) -> tuple[str, ...]:
+        """Names of the node's burners that live."""
+        return self._burners(node).running(node)
 
     def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
         """Whether none of these processes is alive; one that ran on another host cannot be seen from here."""
@@ -97,6 +116,21 @@ class HostsPlatform:
             if not part or part.startswith(".") or "/" in part or "\0" in part:
                 raise PlatformError(f"environment {self.environment.name}: {part!r} cannot name a lease copy: expected a plain file name")
         return self._root / target / LEASES / f"{lease_id}{SUFFIX}"
+
+    def _burning(self) -> BurnerDriver | None:
+        settings = self.environment.platform.cpu
+        if settings is None:
+            return None
+        if settings.driver == "rack":
+            return RackBurners(self.environment.name, settings.socket)
+        return HostBurners(lambda node: self._root / node / BURNERS)
+
+    def _burners(self, node: str) -> BurnerDriver:
+        if self.burning is None or node not in {known.name for known in self.environment.nodes}:
+            raise PlatformError(
+                f"environment {self.environment.name}: the CPUs of node {node!r} cannot be held: declare the node, and `platform.cpu`, in the inventory"
+            )
+        return self.burning
 
     def _driver(self, name: str) -> PowerDriver:
         names = [node.name for node in self.environment.nodes]

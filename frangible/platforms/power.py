@@ -26,7 +26,7 @@ LONGEST_REPLY = 1 << 20
 SHOWN = 300
 """Characters of foreign output that an error message repeats."""
 
-type RackVerb = Literal["power_on", "power_off", "node"]
+type RackVerb = Literal["power_on", "power_off", "node", "burn", "burner", "burn_stop", "burners", "rate"]
 
 
 class PowerDriver(Protocol):
@@ -57,23 +57,24 @@ class RackDriver:
 
     def on(self, node: str) -> None:
         """Ask the rack for `power_on`; what already runs is left alone."""
-        self._ask("power_on", node)
+        self.ask("power_on", node)
 
     def off(self, node: str) -> None:
         """Ask the rack for `power_off`."""
-        self._ask("power_off", node)
+        self.ask("power_off", node)
 
     def state(self, node: str) -> NodeState:
         """Ask the rack what it knows of the node."""
-        reply = self._ask("node", node)
+        reply = self.ask("node", node)
         try:
             return _node_state(node, reply)
         except (KeyError, TypeError, ValueError) as error:
             raise PlatformError(f"{self._who('node', node)}: expected `powered`, `instance`, `ready`, `processes`; got {_short(json.dumps(reply))}") from error
 
-    def _ask(self, verb: RackVerb, node: str) -> dict[str, object]:
+    def ask(self, verb: RackVerb, node: str, **more: object) -> dict[str, object]:
+        """Send one request and return the accepted reply."""
         until = time.monotonic() + self.deadline
-        request = json.dumps({"do": verb, "environment": self.environment, "node": node}) + "\n"
+        request = json.dumps({"do": verb, "environment": self.environment, "node": node, **more}) + "\n"
         who = self._who(verb, node)
         try:
             with _connected(self.socket, until) as connection:
