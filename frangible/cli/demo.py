@@ -76,7 +76,7 @@ def _lab(home: Home, *, keep: bool) -> Iterator[None]:
     _say("frangible lab up")
     began = time.monotonic()
     try:
-        lab.up(home.lab, lambda text: typer.echo(f"  {text}"))
+        lab.up(home.lab, lambda text: typer.echo(f"  {text}"), tuple(environment for environment, _, _ in EXPECTED))
         typer.echo(f"the lab is up after {span(time.monotonic() - began)}")
         yield
     finally:

@@ -25,7 +25,9 @@ app = new_app(help="The embedded estate: a miniature of trading environments mad
 
 
 @app.command()
-def up() -> None:
+def up(
+    environments: Annotated[list[str] | None, typer.Option("--environments", "-e", help="Only this one; may be repeated. Without it: all five.")] = None,
+) -> None:
     """Start the lab; return once orders flow and Prometheus sees them.
 
     A lab that is up already stays as it is. One that cannot start leaves nothing running, and its logs where `frangible lab logs` finds them.
@@ -33,11 +35,12 @@ def up() -> None:
     \b
     Example:
       frangible lab up
+      frangible lab up -e lab-london -e lab-newyork
       frangible run node-loss --environment lab-london
     """
     from frangible import lab
 
-    state = lab.up(Home.find().lab, typer.echo)
+    state = lab.up(Home.find().lab, typer.echo, tuple(environments or ()))
     typer.echo(f"inventory:  {state.inventory}")
     typer.echo(f"prometheus: {state.prometheus_url}")
 

@@ -15,14 +15,15 @@ __all__ = ["down", "log_files", "status", "up"]
 # The lab's programs import this package when they start: what only its user needs is imported late.
 
 
-def up(folder: Path, progress: Callable[[str], None]) -> "LabState":
+def up(folder: Path, progress: Callable[[str], None], environments: tuple[str, ...] = ()) -> "LabState":
     """Start the lab in a folder; return once orders flow in time in each environment and Prometheus has seen them.
 
+    It has the environments that are named, all of the estate where none is.
     Raise `LabError`, with nothing left running, when that fails. A lab that is up already is returned as it is.
     """
     from frangible.lab import lifecycle
 
-    return lifecycle.up(folder, progress)
+    return lifecycle.up(folder, progress, environments)
 
 
 def down(folder: Path, *, keep_data: bool = False) -> bool:

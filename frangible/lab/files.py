@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from frangible.errors import LabError
-from frangible.lab.layout import ESTATE, EnvironmentSpec, Folder, NodeSpec
+from frangible.lab.layout import MACHINE, PARENTS, EnvironmentSpec, Folder, NodeSpec, ParentSpec
 from frangible.lab.programs import Program, node_programs, outside_programs, scraped_programs
 from frangible.lab.state import LabState
 from frangible.lab.unprivileged import USER
@@ -102,6 +102,21 @@ def _write_prometheus(state: LabState) -> None:
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
 
+def _parent_entry(state: LabState, spec: ParentSpec) -> dict[str, Any]:
+    """What children inherit where they give nothing of their own."""
+    folder = Folder(state.folder)
+    return {
+        "name": spec.name,
+        "region": spec.region,
+        "tier": "staging",
+        "owner": {"team": spec.team, "contact": f"{spec.team}@lab.invalid"},
+        "platform": {"kind": "hosts", "transport": "local", "root": str(folder.targets(spec.name)), "locks": str(folder.locks)},
+        "prometheus": {"url": state.prometheus_url, "runs-on": "outside"},
+        "labels": {"environment": spec.name},
+        "machine": MACHINE,
+    }
+
+
 def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
     folder, versions = Folder(state.folder), state.tools.versions
     roles = dict.fromkeys(role for node in spec.nodes for role in node.roles)
@@ -109,8 +124,8 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
     middleware = {"nats": versions["nats"], "postgres": versions["postgres"]}
     return {
         "name": spec.name,
+        "parent": spec.parent,
         "region": spec.region,
-        "tier": "staging",
         "owner": {"team": spec.team, "contact": f"{spec.team}@lab.invalid"},
         "exchanges": [spec.exchange],
         "platform": {
@@ -121,7 +136,6 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
             "power": {"driver": "rack", "socket": str(folder.socket)},
             "cpu": {"driver": "rack", "socket": str(folder.socket)},
         },
-        "prometheus": {"url": state.prometheus_url, "runs-on": "outside"},
         "labels": {"environment": spec.name},
         "nodes": [{"name": node.name, "roles": list(node.roles), "cpus": node.cpus} for node in spec.nodes],
         "services": [{"name": role, "version": version("frangible"), "role": role, "nodes": names[role]} for role in roles if role not in middleware],
@@ -133,7 +147,9 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
 
 
 def _write_inventory(state: LabState) -> None:
-    entries = {"environments": [_inventory_entry(state, spec) for spec in ESTATE]}
+    used = {spec.parent for spec in state.estate}
+    parents = [_parent_entry(state, parent) for parent in PARENTS if parent.name in used]
+    entries = {"environments": [*parents, *(_inventory_entry(state, spec) for spec in state.estate)]}
     head = "# The embedded lab, as `frangible lab up` built it.\n"
     state.inventory.write_text(head + yaml.safe_dump(entries, sort_keys=False))
 
@@ -165,7 +181,7 @@ def _create_database(state: LabState, data: Path, log: Path) -> None:
 
 def _create_databases(state: LabState) -> None:
     folder = Folder(state.folder)
-    places = [(spec.name, node.name) for spec in ESTATE for node in spec.nodes_with("postgres")]
+    places = [(spec.name, node.name) for spec in state.estate for node in spec.nodes_with("postgres")]
 
     def create(place: tuple[str, str]) -> None:
         _create_database(state, folder.node(*place) / "postgres", folder.log(*place, "initdb"))
@@ -179,7 +195,7 @@ def write_all(state: LabState) -> None:
     folder = Folder(state.folder)
     for path in (folder.logs, folder.locks):
         path.mkdir(parents=True, exist_ok=True)
-    for spec in ESTATE:
+    for spec in state.estate:
         for node in spec.nodes:
             _write_node(state, spec, node)
         for program in outside_programs(state, spec):

@@ -3,10 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ESTATE", "OUTSIDE", "EnvironmentSpec", "Folder", "NodeSpec", "node_key"]
+from frangible.errors import LabError
+
+__all__ = ["ESTATE", "MACHINE", "OUTSIDE", "PARENTS", "EnvironmentSpec", "Folder", "NodeSpec", "ParentSpec", "chosen", "node_key"]
 
 OUTSIDE = "outside"
 """The `node` label of what observes or loads an environment without being a target in it."""
+
+
+MACHINE = "lab-host"
+"""The one machine that all of it runs on; experiments that need its CPUs alone run one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +35,17 @@ class EnvironmentSpec:
     exchange: str
     team: str
     nodes: tuple[NodeSpec, ...]
+    parent: str
     rate: float = 40.0
     """Orders offered a second."""
     idempotent: bool = True
     """Whether execution writes an order that it gets twice only once."""
+    reconnects: bool = True
+    """Whether services connect again when NATS or PostgreSQL went away; those that do not are ended by their watchdog and started anew."""
+    risk_work: float = 0.0
+    """CPU seconds that the risk model takes for each order; rounds are measured out on the machine when the risk check starts."""
+    cpu_limit: float | None = None
+    """CPUs that each risk check keeps to; None: no limit."""
     description: str = ""
 
     def nodes_with(self, role: str) -> tuple[NodeSpec, ...]:
@@ -40,7 +53,19 @@ class EnvironmentSpec:
         return tuple(node for node in self.nodes if role in node.roles)
 
 
+@dataclass(frozen=True, slots=True)
+class ParentSpec:
+    """What environments have in common; nothing runs in it."""
+
+    name: str
+    region: str
+    team: str
+
+
+PARENTS = (ParentSpec("lab-americas", "newyork", "environments-newyork"), ParentSpec("lab-europe", "london", "environments-london"))
+
 CORE = NodeSpec("core-1", ("nats", "postgres"), cpus=0.5)
+TWO_OF_EACH = (CORE, *(NodeSpec(name, ("gateway", "risk", "execution"), cpus=0.5) for name in ("app-1", "app-2")))
 
 ESTATE = (
     EnvironmentSpec(
@@ -48,11 +73,8 @@ ESTATE = (
         "london",
         "XLON",
         "environments-london",
-        (
-            CORE,
-            NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.5),
-            NodeSpec("app-2", ("gateway", "risk", "execution"), cpus=0.5),
-        ),
+        TWO_OF_EACH,
+        parent="lab-europe",
         description="robust: every role that takes orders runs on two nodes",
     ),
     EnvironmentSpec(
@@ -66,9 +88,53 @@ ESTATE = (
             NodeSpec("app-2", ("gateway", "risk"), cpus=0.5),
             NodeSpec("exec-1", ("execution",), cpus=0.5),
         ),
+        parent="lab-americas",
         description="fragile: execution runs on a single node",
     ),
+    EnvironmentSpec(
+        "lab-frankfurt",
+        "frankfurt",
+        "XETR",
+        "environments-frankfurt",
+        TWO_OF_EACH,
+        parent="lab-europe",
+        rate=25.0,
+        reconnects=False,
+        description="fragile: services do not reconnect to NATS and PostgreSQL",
+    ),
+    EnvironmentSpec(
+        "lab-newyork-options",
+        "newyork",
+        "XCBO",
+        "environments-newyork",
+        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.3), NodeSpec("app-2", ("gateway", "execution"), cpus=0.3)),
+        parent="lab-americas",
+        rate=25.0,
+        risk_work=0.003,
+        cpu_limit=0.12,
+        description="fragile: the risk check has little CPU left",
+    ),
+    EnvironmentSpec(
+        "lab-london-derivatives",
+        "london",
+        "IFEU",
+        "environments-london",
+        TWO_OF_EACH,
+        parent="lab-europe",
+        rate=25.0,
+        idempotent=False,
+        description="fragile: execution writes twice what it gets twice",
+    ),
 )
+
+
+def chosen(names: tuple[str, ...]) -> tuple[EnvironmentSpec, ...]:
+    """Return the environments of these names, all where there are none; raise `LabError` for a name that the estate does not have."""
+    known = [spec.name for spec in ESTATE]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise LabError(f"the lab has no environment {', '.join(unknown)}; choose among {', '.join(known)}")
+    return tuple(spec for spec in ESTATE if not names or spec.name in names)
 
 
 def node_key(environment: str, node: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from frangible.errors import LabError
 from frangible.lab.client import ask
 from frangible.lab.files import remove_data, write_all
-from frangible.lab.layout import ESTATE, Folder
+from frangible.lab.layout import Folder, chosen
 from frangible.lab.machines import LAB_VARIABLE
 from frangible.lab.parts import find_tools
 from frangible.lab.ports import choose_ports
@@ -39,11 +39,12 @@ def status(folder: Path) -> LabState | None:
     return state if state is not None and state.alive else None
 
 
-def up(folder: Path, progress: Callable[[str], None]) -> LabState:
+def up(folder: Path, progress: Callable[[str], None], environments: tuple[str, ...] = ()) -> LabState:
     """Start the lab in a folder and return once orders flow in time and Prometheus has seen them.
 
     A lab that runs already is returned as it is. When starting fails, nothing is left running and the `LabError` names the log to read.
     """
+    wanted = tuple(spec.name for spec in chosen(environments))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     # PostgreSQL, which may run as another user, passes through; others may not list.
@@ -51,12 +52,15 @@ def up(folder: Path, progress: Callable[[str], None]) -> LabState:
     with _working(folder):
         running = status(folder)
         if running is not None:
+            missing = [name for name in wanted if environments and name not in {spec.name for spec in running.estate}]
+            if missing:
+                raise LabError(f"the lab is up already, without {', '.join(missing)}; take it down with `frangible lab down`, then start it with them")
             progress(f"the lab is up already: {folder}")
             return running
         _remove(folder)
         with contextlib.ExitStack() as undo:
             undo.callback(_remove, folder, Folder(folder).logs)
-            state = _start(folder, progress)
+            state = _start(folder, progress, wanted)
             undo.pop_all()
     return state
 
@@ -95,21 +99,22 @@ def _working(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def _start(folder: Path, progress: Callable[[str], None]) -> LabState:
+def _start(folder: Path, progress: Callable[[str], None], environments: tuple[str, ...]) -> LabState:
     began = time.monotonic()
     tools = find_tools()
     found = ", ".join(f"{name} {number}" for name, number in tools.versions.items())
     progress(f"parts: {found}")
-    state = LabState(folder, None, choose_ports(port_names()), secrets.token_urlsafe(24), tools)
-    progress("making two databases and the configuration")
+    state = LabState(folder, None, choose_ports(port_names(chosen(environments))), secrets.token_urlsafe(24), tools, environments)
+    estate = state.estate
+    progress("making databases and the configuration")
     write_all(state)
-    progress(f"starting {sum(len(spec.nodes) for spec in ESTATE)} nodes in {len(ESTATE)} environments")
+    progress(f"starting {sum(len(spec.nodes) for spec in estate)} nodes in {len(estate)} environments")
     _start_rack(folder)
     state = _wait_for_rack(folder)
     _wait_for(lambda: _nodes_not_ready(state), "nodes", state, began)
     progress("nodes are ready, waiting for orders in Prometheus")
     _wait_for(lambda: _environments_without_orders(state), "orders acknowledged in time in", state, began)
-    progress(f"up after {time.monotonic() - began:.1f} s: orders flow in {', '.join(spec.name for spec in ESTATE)}")
+    progress(f"up after {time.monotonic() - began:.1f} s: orders flow in {', '.join(spec.name for spec in estate)}")
     return state
 
 
@@ -168,7 +173,7 @@ def _environments_without_orders(state: LabState) -> list[str]:
     except (OSError, ValueError):
         return ["prometheus"]
     seen = {series["metric"]["environment"] for series in found}
-    return [spec.name for spec in ESTATE if spec.name not in seen]
+    return [spec.name for spec in state.estate if spec.name not in seen]
 
 
 def _remove(folder: Path, *keep: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from frangible.lab.layout import ESTATE, OUTSIDE, EnvironmentSpec, Folder, NodeSpec, node_key
+from frangible.lab.layout import OUTSIDE, EnvironmentSpec, Folder, NodeSpec, node_key
 from frangible.lab.services.settings import Settings
 from frangible.lab.state import LabState
 
@@ -29,10 +29,10 @@ class Program:
     settings_file: Path | None = None
 
 
-def port_names() -> list[str]:
+def port_names(estate: tuple[EnvironmentSpec, ...]) -> list[str]:
     """Every port that a lab needs, by the name under which it is stored."""
     names = ["prometheus"]
-    for environment in ESTATE:
+    for environment in estate:
         names += [f"{environment.name}/{program}" for program in ("generator", "auditor")]
         for node in environment.nodes:
             key = node_key(environment.name, node.name)
@@ -58,6 +58,9 @@ def _settings(state: LabState, environment: EnvironmentSpec, node: str, service:
         rate_file=str(folder.rate(environment.name)),
         acknowledged_file=str(folder.acknowledgements(environment.name)),
         idempotent=environment.idempotent,
+        reconnects=environment.reconnects,
+        risk_work=environment.risk_work,
+        cpu_limit=environment.cpu_limit,
     )
 
 
@@ -126,7 +129,7 @@ def prometheus_program(state: LabState) -> Program:
 
 def scraped_programs(state: LabState) -> Iterator[tuple[str, str, Program]]:
     """Environment, node and program of everything that exposes metrics."""
-    for environment in ESTATE:
+    for environment in state.estate:
         for node in environment.nodes:
             for program in node_programs(state, environment, node):
                 if program.settings is not None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from frangible.errors import FrangibleError, LabError
-from frangible.lab.layout import ESTATE, EnvironmentSpec, Folder, node_key
+from frangible.lab.layout import EnvironmentSpec, Folder, node_key
 from frangible.lab.machines import Machine, Outside, Roots, spawn_environment
 from frangible.lab.node import become_subreaper
 from frangible.lab.programs import outside_programs, prometheus_program
@@ -40,9 +40,9 @@ class Rack:
         self.state = state
         self.folder = Folder(state.folder)
         roots: Roots = set()
-        self.machines = {node_key(spec.name, node.name): Machine(state, spec, node, roots) for spec in ESTATE for node in spec.nodes}
+        self.machines = {node_key(spec.name, node.name): Machine(state, spec, node, roots) for spec in state.estate for node in spec.nodes}
         self.outside = [Outside(state, OUTSIDE_OF_ALL, prometheus_program(state), roots)]
-        self.outside += [Outside(state, spec.name, program, roots) for spec in ESTATE for program in outside_programs(state, spec)]
+        self.outside += [Outside(state, spec.name, program, roots) for spec in state.estate for program in outside_programs(state, spec)]
         self.ended = threading.Event()
 
     def start(self) -> None:
@@ -81,10 +81,10 @@ class Rack:
             raise LabError(f"no node {key!r} in this lab; there are {', '.join(self.machines)}") from None
 
     def _environment(self, request: Message) -> EnvironmentSpec:
-        for spec in ESTATE:
+        for spec in self.state.estate:
             if spec.name == request.get("environment"):
                 return spec
-        raise LabError(f"no environment {request.get('environment')!r} in this lab; there are {', '.join(spec.name for spec in ESTATE)}")
+        raise LabError(f"no environment {request.get('environment')!r} in this lab; there are {', '.join(spec.name for spec in self.state.estate)}")
 
     def _rate(self, request: Message) -> Message:
         """Tell, and where `rate` is given set, the orders offered a second."""

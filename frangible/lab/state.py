@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from frangible.errors import LabError
-from frangible.lab.layout import Folder
+from frangible.lab.layout import EnvironmentSpec, Folder, chosen
 from frangible.process import ProcessIdentity
 
 __all__ = ["LabState", "Tools"]
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ class LabState:
     password: str
     """Of PostgreSQL and of the nodes' supervisord; made for this lab alone."""
     tools: Tools
+    environments: tuple[str, ...] = ()
+    """Which of the estate's it has; all of them where none is named."""
+
+    @property
+    def estate(self) -> tuple[EnvironmentSpec, ...]:
+        """The environments of this lab."""
+        return chosen(self.environments)
 
     @property
     def prometheus_url(self) -> str:
@@ -66,6 +73,7 @@ class LabState:
             "rack": self.rack.to_json() if self.rack else None,
             "ports": dict(self.ports),
             "password": self.password,
+            "environments": list(self.environments),
             "tools": {
                 "nats": str(tools.nats),
                 "postgres": str(tools.postgres),
@@ -93,6 +101,7 @@ class LabState:
                 {str(name): int(port) for name, port in data["ports"].items()},
                 str(data["password"]),
                 Tools(Path(tools["nats"]), Path(tools["postgres"]), Path(tools["prometheus"]), dict(tools["versions"])),
+                tuple(map(str, data["environments"])),
             )
         except FileNotFoundError:
             return None

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from frangible.lab.client import ask
-from frangible.lab.layout import ESTATE, OUTSIDE, node_key
+from frangible.lab.layout import OUTSIDE, node_key
 from frangible.lab.state import LabState
 
 __all__ = ["EnvironmentView", "NodeView", "survey"]
@@ -68,7 +68,7 @@ def _environments(state: LabState, before: dict[str, dict[str, object]], after: 
         }
         return NodeView(name, roles, bool(after[key]["powered"]), bool(after[key]["ready"]), cpus, used, ports)
 
-    for spec in ESTATE:
+    for spec in state.estate:
         rate = float(ask(state.folder, {"do": "rate", "environment": spec.name})["rate"])
         nodes = [view(node.name, node_key(spec.name, node.name), node.roles, node.cpus) for node in spec.nodes]
         nodes += [view(name, f"{spec.name}/{OUTSIDE}/{name}", (), None) for name in ("generator", "auditor")]

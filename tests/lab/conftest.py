@@ -98,7 +98,7 @@ def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab
     home = Home(tmp_path_factory.mktemp("lab-home"))
     said: list[str] = []
     try:
-        yield RunningLab(home, lab.up(home.lab, said.append))
+        yield RunningLab(home, lab.up(home.lab, said.append, ("lab-london", "lab-newyork")))
     finally:
         lab.down(home.lab)
     assert not home.lab.exists()

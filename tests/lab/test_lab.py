@@ -198,7 +198,7 @@ def test_a_lab_outlives_who_started_it_and_not_its_down(tmp_path):
     home = tmp_path / "a-folder-so-deep-that-no-socket-could-be-bound-by-its-whole-path" / "and-a-little-deeper-still 100%"
     home.mkdir(parents=True)
     assert cli(home, "status").returncode == 3
-    started = cli(home, "up")
+    started = cli(home, "up", "-e", LONDON, "-e", NEWYORK)
     try:
         assert started.returncode == 0, started.stderr
         status = cli(home, "status", "--json")
@@ -232,7 +232,7 @@ def test_a_failed_up_leaves_nothing_running_and_names_the_log(tmp_path, monkeypa
     broken.chmod(0o755)
     monkeypatch.setenv("FRANGIBLE_PROMETHEUS", str(broken))
     with pytest.raises(LabError, match=r"lab_prometheus\.log") as caught:
-        lab.up(tmp_path / "lab", lambda _: None)
+        lab.up(tmp_path / "lab", lambda _: None, (LONDON,))
     log = Path(str(caught.value).rsplit(" ", 1)[1])
     assert "the disk is on fire" in log.read_text()
     assert of_lab(tmp_path / "lab") == []
@@ -243,7 +243,7 @@ def test_a_missing_part_is_named_with_where_to_get_it(tmp_path, monkeypatch):
     """Without Prometheus nothing is started, and the message says how to get one."""
     monkeypatch.setenv("FRANGIBLE_PROMETHEUS", str(tmp_path / "nowhere"))
     with pytest.raises(LabError, match="set FRANGIBLE_PROMETHEUS"):
-        lab.up(tmp_path / "lab", lambda _: None)
+        lab.up(tmp_path / "lab", lambda _: None, (LONDON,))
 
 
 ORPHANS = """

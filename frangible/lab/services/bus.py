@@ -1,5 +1,6 @@
 """The message bus: connecting to NATS, the order stream, and the subjects that orders travel on."""
 
+import asyncio
 import logging
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ sys.modules.setdefault("aiohttp", None)  # type: ignore[arg-type]
 
 from nats.aio.client import Client  # noqa: E402 - after the line above
 from nats.aio.msg import Msg as Message  # noqa: E402 - after the line above
+from nats.errors import NoServersError  # noqa: E402 - after the line above
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType  # noqa: E402 - after the line above
 from nats.js.errors import BadRequestError  # noqa: E402 - after the line above
 
@@ -28,16 +30,24 @@ CONSUMER = "execution"
 log = logging.getLogger(__name__)
 
 
-async def connect(url: str, name: str) -> Client:
-    """Connect, and reconnect for ever: the bus may be powered off and on."""
+async def connect(url: str, name: str, *, reconnects: bool = True) -> Client:
+    """Connect, and reconnect for ever: the bus may be powered off and on. Without `reconnects` the first loss is the end, as it is for a naive client."""
 
     async def lost() -> None:
-        log.warning("%s: connection to NATS at %s lost, trying again", name, url)
+        log.warning("%s: connection to NATS at %s lost%s", name, url, ", trying again" if reconnects else "")
 
-    client = Client()
-    options: dict[str, Any] = {"reconnect_time_wait": 0.2, "max_reconnect_attempts": -1, "connect_timeout": 2, "ping_interval": 5}
-    await client.connect(url, name=name, disconnected_cb=lost, **options)
-    return client
+    options: dict[str, Any] = {"connect_timeout": 2, "ping_interval": 5, "allow_reconnect": reconnects}
+    if reconnects:
+        options |= {"reconnect_time_wait": 0.2, "max_reconnect_attempts": -1}
+    while True:
+        client = Client()
+        try:
+            await client.connect(url, name=name, disconnected_cb=lost, **options)
+        except (NoServersError, OSError, TimeoutError) as error:
+            log.info("NATS does not answer yet: %s", error)
+            await asyncio.sleep(0.2)
+        else:
+            return client
 
 
 async def ensure_stream(client: Client) -> "JetStreamContext":

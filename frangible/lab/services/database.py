@@ -5,9 +5,10 @@ import logging
 
 import asyncpg
 
-__all__ = ["AUDIT", "EXECUTE", "EXECUTE_EVERY_TIME", "FORGET", "Pool", "connect"]
+__all__ = ["AUDIT", "EXECUTE", "EXECUTE_EVERY_TIME", "FORGET", "Connection", "Pool", "connect", "connect_once"]
 
 type Pool = asyncpg.Pool
+type Connection = asyncpg.Connection
 
 log = logging.getLogger(__name__)
 
@@ -60,3 +61,10 @@ async def connect(url: str) -> Pool:
             await asyncio.sleep(0.1)
         else:
             return pool
+
+
+async def connect_once(url: str) -> Connection:
+    """Wait until the database answers and return one connection, which ends when the database does."""
+    pool = await connect(url)
+    await pool.close()
+    return await asyncpg.connect(url, timeout=2, command_timeout=10)

@@ -8,14 +8,18 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
 import asyncpg
 import nats.errors
 from prometheus_client import Counter
 
 from frangible.lab.services import bus, database
-from frangible.lab.services.serving import run, serve_metrics
+from frangible.lab.services.serving import end_when_lost, run, serve_metrics
 from frangible.lab.services.settings import Settings
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
 
 EXECUTED = Counter("execution_orders", "Orders written and confirmed, repeated ones too.")
 REDELIVERED = Counter("execution_redeliveries", "Orders that came again because nobody had confirmed them.")
@@ -25,10 +29,10 @@ BATCH = 64
 log = logging.getLogger(__name__)
 
 
-async def _write(pool: database.Pool, orders: list[dict[str, str | int]], settings: Settings) -> None:
+async def _write(store: database.Pool | database.Connection, orders: list[dict[str, str | int]], settings: Settings) -> None:
     statement = database.EXECUTE if settings.idempotent else database.EXECUTE_EVERY_TIME
     columns = ([order[name] for order in orders] for name in ("id", "symbol", "quantity"))
-    await pool.execute(statement, *columns, settings.node)
+    await store.execute(statement, *columns, settings.node)
 
 
 async def _confirm(client: bus.Client, messages: list[bus.Message], orders: list[dict[str, str | int]]) -> None:
@@ -45,17 +49,27 @@ async def _confirm(client: bus.Client, messages: list[bus.Message], orders: list
 
 async def execution(settings: Settings) -> None:
     """Execute orders for ever."""
-    client = await bus.connect(settings.nats, f"execution@{settings.node}")
+    client = await bus.connect(settings.nats, f"execution@{settings.node}", reconnects=settings.reconnects)
     stream = await bus.ensure_stream(client)
-    pool = await database.connect(settings.postgres)
+    store = await (database.connect if settings.reconnects else database.connect_once)(settings.postgres)
     config = bus.consumer(settings.ack_wait)
     subscription = await stream.pull_subscribe(bus.ACCEPTED, durable=bus.CONSUMER, stream=bus.STREAM, config=config)
-    await serve_metrics(settings.port, lambda: client.is_connected)
+
+    def connected() -> bool:
+        return client.is_connected and not (isinstance(store, asyncpg.Connection) and store.is_closed())
+
+    await serve_metrics(settings.port, connected)
+    await asyncio.gather(_execute(client, subscription, store, settings), end_when_lost(connected, settings))
+
+
+async def _execute(
+    client: bus.Client, subscription: "JetStreamContext.PullSubscription", store: database.Pool | database.Connection, settings: Settings
+) -> None:
     while True:
         try:
             messages = await subscription.fetch(BATCH, timeout=5)
             orders = [json.loads(message.data) for message in messages]
-            await _write(pool, orders, settings)
+            await _write(store, orders, settings)
             await _confirm(client, messages, orders)
         except TimeoutError:
             continue  # nothing to do

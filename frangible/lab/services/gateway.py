@@ -4,10 +4,11 @@ import asyncio
 import json
 from uuid import uuid4
 
+import nats.errors
 from prometheus_client import Counter, Gauge
 
 from frangible.lab.services import bus
-from frangible.lab.services.serving import run, serve_metrics
+from frangible.lab.services.serving import end_when_lost, run, serve_metrics
 from frangible.lab.services.settings import Settings
 
 RECEIVED = Counter("gateway_orders", "Orders received, repeated ones too.")
@@ -56,20 +57,20 @@ class Gateway:
                 self._waiting[order["id"]] = writer
                 loop.call_later(FORGET_AFTER, self._waiting.pop, order["id"], None)
                 await self.client.publish(bus.NEW, line, reply=self.answers)
-        except ConnectionError:
-            pass  # the sender went away; nobody waits for its answers
+        except (ConnectionError, nats.errors.Error):
+            pass  # the sender went away, and nobody waits for its answers; or the bus did, and the sender may try another gateway
         finally:
             writer.close()
 
 
 async def gateway(settings: Settings) -> None:
     """Serve orders for ever."""
-    client = await bus.connect(settings.nats, f"gateway@{settings.node}")
+    client = await bus.connect(settings.nats, f"gateway@{settings.node}", reconnects=settings.reconnects)
     instance = Gateway(client)
     await instance.start()
     await serve_metrics(settings.port, lambda: client.is_connected)
     server = await asyncio.start_server(instance.take, "127.0.0.1", settings.orders_port)
-    await server.serve_forever()
+    await asyncio.gather(server.serve_forever(), end_when_lost(lambda: client.is_connected, settings))
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class Generator:
         """Offer one order that was meant to be sent at `intended`."""
         loop = asyncio.get_running_loop()
         order = f"{self._name}-{next(self._number)}"
-        body = {"id": order, "symbol": self._choice.choice(SYMBOLS), "quantity": self._choice.randint(1, 1000)}
+        body = {"id": order, "symbol": self._choice.choice(SYMBOLS), "quantity": self._choice.randint(1, 1000), "at": time.time()}
         pending = self._pending[order] = Pending(json.dumps(body).encode() + b"\n", intended)
         OFFERED.inc()
         self._send(pending)

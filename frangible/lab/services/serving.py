@@ -5,11 +5,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
-from prometheus_client import Gauge, generate_latest
+from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, REGISTRY, Gauge, generate_latest
 
 from frangible.lab.services.settings import Settings
 
-__all__ = ["run", "serve_metrics"]
+__all__ = ["end_when_lost", "run", "serve_metrics"]
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,9 +39,25 @@ async def serve_metrics(port: int, healthy: Callable[[], bool]) -> asyncio.Serve
     return await asyncio.start_server(answer, "127.0.0.1", port)
 
 
+async def end_when_lost(connected: Callable[[], bool], settings: Settings) -> None:
+    """Be the watchdog of a service that does not reconnect: end it once it has been without connection for a while, so that it is started anew."""
+    if settings.reconnects:
+        return
+    loop = asyncio.get_running_loop()
+    alive_at = loop.time()
+    while True:
+        if connected():
+            alive_at = loop.time()
+        elif loop.time() - alive_at > settings.give_up_after:
+            raise SystemExit(f"no connection for {settings.give_up_after:g} s, and this service does not reconnect")
+        await asyncio.sleep(1)
+
+
 def run(service: Callable[[Settings], Awaitable[None]]) -> None:
     """Run a service with the settings file that the command line names, until killed."""
     settings = Settings.read(sys.argv[1])
+    for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):  # a scrape a second of each service: what nobody reads costs CPU
+        REGISTRY.unregister(collector)
     Gauge("service_info", "Which software this is.", ["version"]).labels(version("frangible")).set(1)
 
     async def serve() -> None:

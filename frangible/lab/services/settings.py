@@ -38,6 +38,15 @@ class Settings:
     idempotent: bool = True
     """Whether execution writes an order that it gets twice only once."""
 
+    reconnects: bool = True
+    """Whether it connects again when NATS or PostgreSQL went away."""
+    give_up_after: float = 12.0
+    """Seconds without connection after which the watchdog ends a service that does not reconnect; its supervisor starts it anew."""
+    risk_work: float = 0.0
+    """CPU seconds of the risk model for each order."""
+    cpu_limit: float | None = None
+    """CPUs that a risk check keeps to."""
+
     def write(self, file: Path) -> None:
         """Store for `read`; only the owner may read it, since it names passwords."""
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
