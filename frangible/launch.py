@@ -68,7 +68,7 @@ def prepare(
 def _plan(
     file: "ExperimentFile", environment: "Environment", inventory: "Inventory", home: "Home", known: "Mapping[str, Hypothesis]", note: str, ticket: str
 ) -> Plan:
-    run_id = new_run_id()
+    run_id = _free_run_id(home)
     return Plan(
         run_id=run_id,
         folder=home.runs / run_id,
@@ -98,6 +98,13 @@ def _exclusive(file: "ExperimentFile") -> frozenset[str]:
 
     registry = FaultRegistry()
     return frozenset[str]().union(*(registry.exclusive(injection.fault) for injection in file.injections if injection.fault))
+
+
+def _free_run_id(home: "Home") -> str:
+    """Hundreds of runs that are planned in one second would sooner or later draw the same id."""
+    while (home.runs / (run_id := new_run_id())).exists():
+        pass
+    return run_id
 
 
 @dataclass

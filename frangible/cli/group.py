@@ -13,7 +13,7 @@ from frangible.cli.reporting import reporting
 __all__ = ["COMMANDS", "app", "new_app"]
 
 COMMANDS = {
-    "run": "Run one experiment on one environment and judge it.",
+    "run": "Run one experiment on one environment or many, and judge it.",
     "validate": "Check experiment, hypothesis and inventory files; report all problems at once.",
     "schema": "Print the JSON Schema of a file format.",
     "status": "Show locks, open leases, runs in progress and the halt.",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from frangible.progress import Event
 
-__all__ = ["View", "open_view"]
+__all__ = ["REDRAW", "STYLES", "View", "clock_text", "open_view", "write_now"]
 
 STYLES = {
     "kept": "green",
@@ -67,7 +67,7 @@ class Quiet:
 
     def say(self, text: str) -> None:
         """Say it all the same: it answers a key that somebody pressed."""
-        _write(text)
+        write_now(text)
 
     def close(self) -> None:
         """Nothing to leave."""
@@ -84,22 +84,23 @@ class Lines:
         """Print the event's line, if it is worth one."""
         line = self.watched.apply(event)
         if line is not None:
-            typer.echo(f"{_clock(event['at'])} {line}", err=True)
+            typer.echo(f"{clock_text(event['at'])} {line}", err=True)
 
     def say(self, text: str) -> None:
         """Print a sentence."""
-        _write(f"{_clock(time.time())} {text}")
+        write_now(f"{clock_text(time.time())} {text}")
 
     def close(self) -> None:
         """Nothing to leave."""
 
 
-def _write(text: str) -> None:
+def write_now(text: str) -> None:
     """Write past Python's buffers: this is called from a signal handler, which may interrupt a write to them."""
     os.write(2, f"{text}\n".encode())
 
 
-def _clock(at: float) -> str:
+def clock_text(at: float) -> str:
+    """Render the time of day, UTC."""
     return time.strftime("%H:%M:%SZ", time.gmtime(at))
 
 

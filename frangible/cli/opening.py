@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsJson",
     "EnvironmentName",
+    "EnvironmentNames",
     "HypothesisFolders",
     "InventoryPath",
     "RunId",
@@ -30,6 +31,10 @@ __all__ = [
 ]
 
 EnvironmentName = Annotated[str, typer.Option("--environment", "-e", metavar="NAME", help="The environment.", autocompletion=completion.environments)]
+EnvironmentNames = Annotated[
+    list[str] | None,
+    typer.Option("--environment", "-e", metavar="NAME", help="The environment; may be given again.", autocompletion=completion.environments),
+]
 InventoryPath = Annotated[
     Path | None,
     typer.Option("--inventory", metavar="PATH", help="Inventory file or folder; else FRANGIBLE_INVENTORY, frangible-inventory.yaml upwards, the lab's."),

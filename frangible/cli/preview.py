@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from frangible.hypothesis import Hypothesis
     from frangible.plan import Plan
 
-__all__ = ["preview"]
+__all__ = ["preview", "preview_all"]
 
 REFUSED = 4
 DEFAULT_HOLD = 20.0
@@ -25,18 +25,33 @@ DEFAULT_HOLD = 20.0
 
 def preview(plan: "Plan", *, as_json: bool) -> int:
     """Print the plan and the guards' answer; return the exit code. Nothing is left of the plan on disk."""
+    document = _looked_at(plan)
+    if as_json:
+        print_json(document)
+    return _tell(plan, document, lines=not as_json)
+
+
+def preview_all(plans: "Sequence[Plan]", *, as_json: bool) -> int:
+    """Print all plans, as one JSON list where that is asked for; return 4 when one of them would be refused."""
+    documents = [_looked_at(plan) for plan in plans]
+    if as_json:
+        print_json(documents)
+    return max([_tell(plan, document, lines=not as_json) for plan, document in zip(plans, documents, strict=True)], default=0)
+
+
+def _looked_at(plan: "Plan") -> dict[str, object]:
     shutil.rmtree(plan.folder, ignore_errors=True)
     injections = [_injection(plan, one) for one in _injections(plan)]
     reasons = [*(str(one["problem"]) for one in injections if one["problem"]), *_refusals(plan, injections)]
-    document = _document(plan, injections, reasons)
-    if as_json:
-        print_json(document)
-    else:
-        for line in _lines(plan, document):
-            typer.echo(line)
-    for reason in reasons:
+    return _document(plan, injections, reasons)
+
+
+def _tell(plan: "Plan", document: dict[str, object], *, lines: bool) -> int:
+    for line in _lines(plan, document) if lines else ():
+        typer.echo(line)
+    for reason in document["reasons"]:  # type: ignore[attr-defined]
         typer.echo(f"frangible: not injecting: {reason}", err=True)
-    return REFUSED if reasons else 0
+    return 0 if document["allowed"] else REFUSED
 
 
 def _injections(plan: "Plan") -> "tuple[Injection, ...]":

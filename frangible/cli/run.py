@@ -1,9 +1,11 @@
-"""`frangible run`: one experiment on one environment."""
+"""`frangible run`: one experiment on one environment, or on many side by side."""
 
 import contextlib
 import json
+import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +14,9 @@ import typer
 from frangible.cli import completion
 from frangible.cli.group import new_app
 from frangible.cli.live import open_view
-from frangible.cli.opening import EnvironmentName, HypothesisFolders, InventoryPath, experiment_file, inventory_at, journal_of
+from frangible.cli.opening import EnvironmentNames, HypothesisFolders, InventoryPath, experiment_file, inventory_at, journal_of
 from frangible.cli.watching import Watched
+from frangible.errors import UsageError
 from frangible.home import Home
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from frangible.plan import Plan
     from frangible.progress import Event
 
-__all__ = ["app"]
+__all__ = ["app", "catching", "record"]
 
 INCONCLUSIVE = 3
 
@@ -39,33 +42,84 @@ def run(
     experiment: Annotated[
         str, typer.Argument(metavar="EXPERIMENT", help="An experiment file, or the name of a shipped one.", autocompletion=completion.experiments)
     ],
-    environment: EnvironmentName,
+    environment: EnvironmentNames = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option("--select", metavar="WHAT", help="Environments by glob, region=, parent=, owner=, tier= or label:NAME=; all that is given must match."),
+    ] = None,
     inventory: InventoryPath = None,
     hypotheses: HypothesisFolders = None,
     note: Annotated[str, typer.Option("--note", help="Kept in the journal.")] = "",
     ticket: Annotated[str, typer.Option("--ticket", metavar="ID", help="Kept in the journal.")] = "",
+    repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run it this often on each environment.")] = 1,
+    at_most: Annotated[int | None, typer.Option("--at-most", metavar="N", min=1, help="Runs side by side; else one a CPU of this machine.")] = None,
+    stop_after_deviated: Annotated[
+        int | None, typer.Option("--stop-after-deviated", metavar="N", min=1, help="Start nothing more after this many runs that deviated.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, ask the guards, print the plan; inject nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the run's record as one JSON document; progress stays on stderr.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Run one experiment on one environment and judge it.
+    """Run one experiment and judge it: on one environment, or on several side by side.
 
-    Ctrl-C stops the run and reverts its faults; a second one leaves at once, and the supervisor goes on reverting.
+    Runs whose resource keys overlap (parents and children, what environments share) go one after the other, in the order given.
+    All problems of all environments are reported before anything starts.
 
-    Exits with 0 held, 1 deviated, 3 inconclusive, 4 refused, 2 usage, 70 internal error.
+    Ctrl-C stops every run and reverts its faults; a second one leaves at once, and the supervisors go on reverting.
+
+    Exits with 0 held, 1 deviated, 3 inconclusive, 4 refused, 2 usage, 70 internal error; of several runs with the worst, in the order
+    70, 4, 1, 3, 0. A run that was not started counts as inconclusive. With --json several runs are one list.
 
     \b
     Example:
       frangible run node-loss --environment lab-london --ticket CHG-4711
       frangible run ./my-experiment.yaml -e lab-newyork --dry-run
+      frangible run node-loss --select region=london,tier=staging --repeat 3 --at-most 2
     """
     home = Home.find()
-    plan, loaded = _plan(home, experiment, environment, inventory, hypotheses, note, ticket)
+    names = environment or []
+    if len(names) != 1 or select or repeat > 1:
+        choice = Choice(experiment, names, select or [], repeat, at_most, stop_after_deviated or 0)
+        raise typer.Exit(_many(home, choice, inventory, hypotheses, note, ticket, dry_run=dry_run, as_json=as_json, quiet=quiet))
+    plan, loaded = _plan(home, experiment, names[0], inventory, hypotheses, note, ticket)
     if dry_run:
         from frangible.cli.preview import preview
 
         raise typer.Exit(preview(plan, as_json=as_json))
     raise typer.Exit(_run(plan, loaded, home, as_json=as_json, quiet=quiet))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which runs are wanted, and how many at once."""
+
+    experiment: str
+    names: list[str]
+    selections: list[str]
+    repeat: int
+    at_most: int | None
+    stop_after_deviated: int
+
+
+def _many(
+    home: Home, choice: Choice, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str, *, dry_run: bool, as_json: bool, quiet: bool
+) -> int:
+    """Run several; everything is planned before the first one starts."""
+    from frangible.cli import many
+    from frangible.fleet import StopRule, Wanted, prepare_all
+
+    if not choice.names and not choice.selections:
+        raise UsageError("which environment? give --environment NAME or --select WHAT; both may be given again")
+    file = experiment_file(choice.experiment)
+    _, loaded = inventory_at(inventory, home)
+    wanted = [Wanted(file, one) for one in many.chosen(loaded, choice.names, choice.selections) for _ in range(choice.repeat)]
+    plans = prepare_all(wanted, loaded, home, note=note, ticket=ticket, hypotheses=many.hypotheses_of(file, folders or ()))
+    if dry_run:
+        from frangible.cli.preview import preview_all
+
+        return preview_all(plans, as_json=as_json)
+    at_most = choice.at_most or len(os.sched_getaffinity(0))
+    return many.run_many(plans, loaded, home, at_most=at_most, rule=StopRule(deviated=choice.stop_after_deviated), as_json=as_json, quiet=quiet)
 
 
 def _plan(
@@ -111,13 +165,14 @@ def _follow(handle: "RunHandle", view: "View") -> None:
         view.say("stopping: faults are being reverted; Ctrl-C again leaves that to the supervisor")
         handle.abort(f"stopped by {signal.Signals(number).name}")
 
-    with _catching(stop):
+    with catching(stop):
         for event in handle.events():
             view.show(event)
 
 
 @contextlib.contextmanager
-def _catching(handler: "Callable[[int, object], None]") -> Iterator[None]:
+def catching(handler: "Callable[[int, object], None]") -> Iterator[None]:
+    """Let `handler` answer Ctrl-C and SIGTERM inside."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -146,7 +201,7 @@ def _end(plan: "Plan", event: "Event", home: Home, *, as_json: bool, quiet: bool
     """Print the verdict, or why there is none."""
     code = event.get("exit_code", INCONCLUSIVE)
     if as_json:
-        typer.echo(_record(plan, event, home))
+        typer.echo(record(plan, event, home))
     elif event["event"] == "verdict":
         for line in verdict_lines(event, plan, quiet=quiet):
             typer.echo(line)
@@ -167,7 +222,7 @@ def verdict_lines(event: "Event", plan: "Plan", *, quiet: bool) -> list[str]:
     return [head, *(f"  - {reason}" for reason in event.get("reasons", [])), f"run {plan.run_id}; read more: frangible explain {plan.run_id}"]
 
 
-def _record(plan: "Plan", event: "Event", home: Home) -> str:
+def record(plan: "Plan", event: "Event", home: Home) -> str:
     """Return the run's record as JSON; for a run without one, how it ended."""
     from frangible.journal import record_to_json
 
