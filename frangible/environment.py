@@ -25,6 +25,7 @@ __all__ = [
     "PrometheusSettings",
     "Secret",
     "Service",
+    "ServicesSettings",
 ]
 
 
@@ -212,6 +213,34 @@ class CpuSettings(Declared):
         return self
 
 
+class ServicesSettings(Declared):
+    """How services are looked at, stopped, started and paused."""
+
+    driver: Literal["rack", "command"]
+    socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+    start: tuple[str, ...] = Field(default=(), description="command: argument list that starts {service} on {node}")
+    stop: tuple[str, ...] = Field(default=(), description="command: argument list that has {service} end by itself, within {grace} seconds")
+    kill: tuple[str, ...] = Field(default=(), description="command: argument list that kills {service} at once, so that it stays stopped")
+    state: tuple[str, ...] = Field(default=(), description="command: argument list that prints `running`, `stopped` or `paused`, then the main process's id")
+    pause: tuple[str, ...] = Field(default=(), description="command: argument list that sends SIGSTOP to every process of {service}")
+    resume: tuple[str, ...] = Field(default=(), description="command: argument list that sends SIGCONT to every process of {service}")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        commands = {"start": self.start, "stop": self.stop, "kill": self.kill, "state": self.state, "pause": self.pause, "resume": self.resume}
+        given = {name for name, command in commands.items() if command} | ({"socket"} if self.socket != NOWHERE else set())
+        pausing = {"pause", "resume"} if self.driver == "command" and given & {"pause", "resume"} else set()
+        wanted = ({"socket"} if self.driver == "rack" else {"start", "stop", "kill", "state"}) | pausing
+        if given != wanted:
+            listed = ", ".join(f"`{name}`" for name in sorted(wanted))
+            raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
+        for name, command in commands.items():
+            for mark in ("{node}", "{service}") if command else ():
+                if not any(mark in argument for argument in command):
+                    raise ValueError(f"expected `{mark}` in an argument of `{name}`; without it the command would mean none or every one")
+        return self
+
+
 class PlatformSettings(Declared):
     """How nodes and services of an environment are reached."""
 
@@ -221,6 +250,7 @@ class PlatformSettings(Declared):
     locks: FilePath = Field(default=NOWHERE, description="hosts: folder that holds the lock files of every environment there")
     power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
     cpu: CpuSettings | None = Field(default=None, description="who holds a node's CPUs at a utilisation; without it none can be saturated")
+    services: ServicesSettings | None = Field(default=None, description="how services are switched; without it none can be restarted or paused")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

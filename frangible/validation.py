@@ -15,6 +15,8 @@ from frangible.yamlfile import Document, nearest
 
 __all__ = ["primitives_of", "schema", "validate"]
 
+DECLARED_BY = {"pause": "services"}
+"""The key of `platform` that gives a primitive, where it is not the primitive's name."""
 ASSUMED_SCRAPE_INTERVAL = 1.0
 """Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
 
@@ -42,7 +44,10 @@ def primitives_of(environment: Environment) -> frozenset[str]:
     platform = environment.platform
     if platform.kind != "hosts":
         return frozenset()
-    return frozenset(name for name, settings in (("power", platform.power), ("cpu", platform.cpu)) if settings is not None)
+    services = platform.services
+    pausing = services is not None and (services.driver == "rack" or bool(services.pause))
+    offered = {"power": platform.power is not None, "cpu": platform.cpu is not None, "services": services is not None, "pause": pausing}
+    return frozenset(name for name, there in offered.items() if there)
 
 
 def _toolkit_problems(document: Document) -> Iterator[Problem]:
@@ -92,7 +97,8 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
     missing = sorted(fault.needs - primitives_of(environment))
     if missing:
         message = f"the fault {injection.fault} needs {', '.join(missing)}, which the platform of {environment.name} does not offer"
-        yield document.problem(place, message, f"add `{'`, `'.join(missing)}` to its `platform`")
+        needed = dict.fromkeys(DECLARED_BY.get(name, name) for name in missing)
+        yield document.problem(place, message, f"add `{'`, `'.join(needed)}` to its `platform`")
 
 
 def _target_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:

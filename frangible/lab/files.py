@@ -44,6 +44,8 @@ command={command}
 autorestart=true
 startsecs=1
 startretries=1000000
+stopsignal={signal}
+stopwaitsecs=3600
 redirect_stderr=true
 stdout_logfile={log}
 stdout_logfile_maxbytes=5MB
@@ -75,7 +77,8 @@ def _write_node(state: LabState, environment: EnvironmentSpec, node: NodeSpec) -
     for program in node_programs(state, environment, node):
         _write_settings(program)
         log = folder.log(environment.name, node.name, program.name)
-        text += PROGRAM.format(name=program.name, command=_literal(shlex.join(program.command)), log=_seen_from(home, log))
+        command = _literal(shlex.join(program.command))
+        text += PROGRAM.format(name=program.name, command=command, signal=program.stop_signal, log=_seen_from(home, log))
     configuration = home / "supervisord.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(text)
@@ -135,6 +138,7 @@ def _inventory_entry(state: LabState, spec: EnvironmentSpec) -> dict[str, Any]:
             "locks": str(folder.locks),
             "power": {"driver": "rack", "socket": str(folder.socket)},
             "cpu": {"driver": "rack", "socket": str(folder.socket)},
+            "services": {"driver": "rack", "socket": str(folder.socket)},
         },
         "labels": {"environment": spec.name},
         "nodes": [{"name": node.name, "roles": list(node.roles), "cpus": node.cpus} for node in spec.nodes],

@@ -1,14 +1,10 @@
 """What the rack holds: machines (nodes) that are powered off and on as a whole, and single programs outside of them."""
 
-import base64
 import dataclasses
-import http.client
 import os
 import signal
-import socket
 import sys
 import threading
-import xmlrpc.client
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +13,7 @@ from frangible.errors import LabError
 from frangible.lab.layout import EnvironmentSpec, Folder, NodeSpec, node_key
 from frangible.lab.programs import Program, node_programs
 from frangible.lab.state import LabState
+from frangible.lab.supervised import Supervised, healthy
 from frangible.lab.tree import Process, descendants, environment_of, find, kill, kill_until_gone, snapshot, still
 from frangible.platforms.burning import BurnerFolder
 
@@ -27,7 +24,6 @@ type Roots = set[tuple[int, int]]
 
 LAB_VARIABLE = "FRANGIBLE_LAB"
 NODE_VARIABLE = "FRANGIBLE_LAB_NODE"
-PROBE_TIMEOUT = 0.5
 
 
 def spawn_environment(folder: Path) -> dict[str, str]:
@@ -51,31 +47,6 @@ def _spawn(command: tuple[str, ...], log: Path, node: str) -> Process | None:
     return find(pid)
 
 
-def _healthy(program: Program) -> bool:
-    """Whether a program answers where it should."""
-    try:
-        if program.health is None:
-            with socket.create_connection(("127.0.0.1", program.port), PROBE_TIMEOUT):
-                return True
-        connection = http.client.HTTPConnection("127.0.0.1", program.port, timeout=PROBE_TIMEOUT)
-        try:
-            connection.request("GET", program.health)
-            return connection.getresponse().status == http.client.OK
-        finally:
-            connection.close()
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-class _Impatient(xmlrpc.client.Transport):
-    """XML-RPC with a deadline."""
-
-    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401 - the type it has in xmlrpc.client
-        connection = super().make_connection(host)
-        connection.timeout = PROBE_TIMEOUT
-        return connection
-
-
 class Machine:
     """One node. Its requests are served one after the other."""
 
@@ -86,8 +57,8 @@ class Machine:
         self._home = Folder(state.folder).node(environment.name, node.name)
         self._log = Folder(state.folder).log(environment.name, node.name, "supervisord")
         self._programs = tuple(node_programs(state, environment, node))
-        self._port, self._password = state.ports[f"{self._key}/supervisord"], state.password
         self._burners = BurnerFolder(self._home / "burners")
+        self.services = Supervised(self._key, self._programs, state.ports[f"{self._key}/supervisord"], state.password, self._has_root)
         self._lock = threading.Lock()
         self._root: Process | None = None
         self._instance = ""
@@ -186,18 +157,12 @@ class Machine:
             return False
 
     def _ready(self) -> bool:
-        return self._all_running() and all(map(_healthy, self._programs))
+        return self.services.all_running() and all(map(healthy, self._programs))
 
-    def _all_running(self) -> bool:
-        """Ask supervisord."""
-        credentials = base64.b64encode(f"lab:{self._password}".encode()).decode()
-        transport = _Impatient(headers=[("Authorization", f"Basic {credentials}")])
-        try:
-            with xmlrpc.client.ServerProxy(f"http://127.0.0.1:{self._port}/RPC2", transport=transport) as supervisor:
-                states: Any = supervisor.supervisor.getAllProcessInfo()
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
-            return False
-        return len(states) == len(self._programs) and all(program["statename"] == "RUNNING" for program in states)
+    def _has_root(self) -> bool:
+        """Whether the node's first process lives: without it no service can be switched."""
+        root = self._root
+        return root is not None and still(root.pid, root.start)
 
     @staticmethod
     def _signal(process: Process, number: signal.Signals) -> None:
@@ -238,7 +203,7 @@ class Outside:
             "name": self._program.name,
             "port": self._program.port,
             "started": self._started,
-            "ready": bool(members) and _healthy(self._program),
+            "ready": bool(members) and healthy(self._program),
             "processes": [{"pid": process.pid, "start": process.start} for process in members],
             "cpu_seconds": sum(process.cpu_seconds for process in members),
         }

@@ -24,6 +24,8 @@ class Program:
     """Where it shows that it is healthy."""
     health: str | None = None
     """HTTP path that answers 200 when healthy; None where an open port is enough."""
+    stop_signal: str = "TERM"
+    """Asks it to end by itself."""
     settings: Settings | None = None
     """Of our own services: what is written to `settings_file` before they start."""
     settings_file: Path | None = None
@@ -69,7 +71,8 @@ def _service(state: LabState, environment: EnvironmentSpec, node: str, service: 
     base = folder.environment(environment.name) if node == OUTSIDE else folder.node(environment.name, node)
     file = base / f"{service}.json"
     settings = _settings(state, environment, node, service)
-    return Program(service, (sys.executable, "-m", f"frangible.lab.services.{service}", str(file)), settings.port, "/healthz", settings, file)
+    command = (sys.executable, "-m", f"frangible.lab.services.{service}", str(file))
+    return Program(service, command, settings.port, "/healthz", settings=settings, settings_file=file)
 
 
 def _nats(state: LabState, environment: str, node: str) -> Program:
@@ -94,7 +97,7 @@ def _postgres(state: LabState, environment: str, node: str) -> Program:
     }
     arguments = (part for name, value in options.items() for part in ("-c", f"{name}={value}"))
     command = (sys.executable, "-m", "frangible.lab.unprivileged", str(state.tools.postgres / "postgres"), "-D", str(data), *arguments)
-    return Program("postgres", command, port)
+    return Program("postgres", command, port, stop_signal="INT")  # TERM would wait until every client has left
 
 
 def node_programs(state: LabState, environment: EnvironmentSpec, node: NodeSpec) -> Iterator[Program]:

@@ -3,7 +3,7 @@
 It powers nodes off and on when asked over its Unix socket, and reaps what dies. It restarts nothing: a node that is off stays off.
 
 One JSON object a line, each answered by one: `{"do": "power_off", "environment": "lab-london", "node": "app-1"}` -> `{"ok": true, ...}` or
-`{"ok": false, "error": "..."}`. `do` is one of ping, node, nodes, power_on, power_off, burn, burner, burn_stop, burners, rate, outside, shutdown.
+`{"ok": false, "error": "..."}`. What may be asked for is in docs/lab.md, and in the answer to anything else.
 """
 
 import json
@@ -23,6 +23,7 @@ from frangible.lab.machines import Machine, Outside, Roots, spawn_environment
 from frangible.lab.node import become_subreaper
 from frangible.lab.programs import outside_programs, prometheus_program
 from frangible.lab.state import LabState
+from frangible.lab.supervised import Supervised
 from frangible.process import ProcessIdentity
 
 __all__ = ["Rack", "main"]
@@ -65,6 +66,11 @@ class Rack:
             "burner": lambda asked: self._machine(asked).burner(_burner(asked)),
             "burn_stop": lambda asked: self._machine(asked).burn_stop(_burner(asked)),
             "burners": lambda asked: self._machine(asked).burners(),
+            "service": lambda asked: self._services(asked).look(_service(asked)),
+            "service_stop": lambda asked: self._services(asked).stop(_service(asked), _grace(asked)),
+            "service_start": lambda asked: self._services(asked).start(_service(asked)),
+            "service_pause": lambda asked: self._services(asked).pause(_service(asked)),
+            "service_resume": lambda asked: self._services(asked).resume(_service(asked), _those(asked, "processes"), _those(asked, "leave")),
             "rate": self._rate,
             "shutdown": lambda _: self.shutdown(),
         }
@@ -79,6 +85,9 @@ class Rack:
             return self.machines[key]
         except KeyError:
             raise LabError(f"no node {key!r} in this lab; there are {', '.join(self.machines)}") from None
+
+    def _services(self, request: Message) -> Supervised:
+        return self._machine(request).services
 
     def _environment(self, request: Message) -> EnvironmentSpec:
         for spec in self.state.estate:
@@ -109,6 +118,26 @@ class Rack:
 
 
 OUTSIDE_OF_ALL = "lab"
+LONGEST_GRACE = 600
+
+
+def _service(request: Message) -> str:
+    return str(request.get("service"))
+
+
+def _grace(request: Message) -> float:
+    grace = request.get("grace", 0)
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_GRACE:
+        raise LabError(f"expected a grace from 0 to {LONGEST_GRACE} seconds, found {grace!r}")
+    return float(grace)
+
+
+def _those(request: Message, key: str) -> frozenset[tuple[int, int]]:
+    """Pid and start of the processes that a request names."""
+    try:
+        return frozenset((int(process["pid"]), int(process["start"])) for process in request.get(key, ()))
+    except (KeyError, TypeError, ValueError):
+        raise LabError(f'expected "{key}" to be a list of {{"pid": ..., "start": ...}}, found {request.get(key)!r}') from None
 
 
 def _burner(request: Message) -> str:

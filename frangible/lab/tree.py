@@ -9,7 +9,7 @@ from pathlib import Path
 
 from frangible.errors import LabError
 
-__all__ = ["Process", "descendants", "environment_of", "find", "kill_until_gone", "snapshot", "still"]
+__all__ = ["Process", "descendants", "environment_of", "find", "freeze", "kill_until_gone", "send", "snapshot", "still"]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -24,6 +24,8 @@ class Process:
     """Clock ticks after boot."""
     cpu_seconds: float
     """User and system time of itself and of children that it has reaped."""
+    stopped: bool = False
+    """Whether it is stopped by a signal (state T)."""
 
 
 def find(pid: int | str) -> Process | None:
@@ -42,7 +44,7 @@ def find(pid: int | str) -> Process | None:
     fields = text[text.rindex(b")") + 2 :].split()
     if fields[0] in {b"Z", b"X"}:
         return None
-    return Process(int(pid), int(fields[1]), int(fields[19]), sum(map(int, fields[11:15])) / TICKS)
+    return Process(int(pid), int(fields[1]), int(fields[19]), sum(map(int, fields[11:15])) / TICKS, fields[0] == b"T")
 
 
 def snapshot() -> dict[int, Process]:
@@ -84,11 +86,7 @@ def environment_of(pid: int) -> dict[str, str]:
 
 def kill(process: Process) -> None:
     """SIGKILL the very same process, if it still lives."""
-    if still(process.pid, process.start):
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+    send(process, signal.SIGKILL)
 
 
 def kill_until_gone(members: Callable[[], Iterable[Process]], *, limit: float = 5.0) -> None:
@@ -106,3 +104,26 @@ def kill_until_gone(members: Callable[[], Iterable[Process]], *, limit: float = 
         if found and time.monotonic() > deadline:
             raise LabError(f"processes {sorted(process.pid for process in found)} survive SIGKILL after {limit:g} s; look at them with `ps`")
         time.sleep(0.002)
+
+
+def freeze(members: Callable[[], Iterable[Process]], *, limit: float = 5.0) -> None:
+    """SIGSTOP whatever `members` returns until all of it is stopped, twice in a row; raise `LabError` when that takes too long."""
+    deadline = time.monotonic() + limit
+    quiet = 0
+    while quiet < 2:
+        moving = [process for process in members() if not process.stopped]
+        quiet = 0 if moving else quiet + 1
+        for process in moving:
+            send(process, signal.SIGSTOP)
+        if moving and time.monotonic() > deadline:
+            raise LabError(f"processes {sorted(process.pid for process in moving)} do not stop on SIGSTOP within {limit:g} s; look at them with `ps`")
+        time.sleep(0.002)
+
+
+def send(process: Process, number: signal.Signals) -> None:
+    """Send a signal to the very same process, if it still lives."""
+    if still(process.pid, process.start):
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return

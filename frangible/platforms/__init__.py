@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
 
-__all__ = ["BurnerState", "NodeState", "Platform", "open_platform"]
+__all__ = ["BurnerState", "NodeState", "Platform", "ServiceState", "open_platform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,27 @@ class BurnerState:
     """Process ids, where the burner runs."""
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceState:
+    """What the platform knows of one service (or middleware package) on one node right now."""
+
+    node: str
+    name: str
+    running: bool
+    ready: bool
+    """Whether it answers."""
+    instance: str
+    """Changes at each start; empty while it does not run, or where the platform cannot tell."""
+    processes: tuple[ProcessIdentity, ...] = ()
+    """Its live processes, where the platform can see them."""
+    paused: bool = False
+    """Whether it runs and all of it is stopped by a signal."""
+    stopped: tuple[ProcessIdentity, ...] = ()
+    """Those of `processes` that are stopped by a signal."""
+    ready_after: float | None = None
+    """Seconds from its last stop until it was ready again, where the platform measured that."""
+
+
 class Platform(Protocol):
     """Primitives of one environment. Every call has a deadline and raises `PlatformError`.
 
@@ -73,6 +94,21 @@ class Platform(Protocol):
 
     def burners(self, node: str) -> tuple[str, ...]:
         """Names of the node's burners that live. Primitive `cpu`."""
+
+    def service(self, node: str, name: str) -> ServiceState:
+        """Look at one service. Primitive `services`."""
+
+    def stop_service(self, node: str, name: str, grace: float) -> None:
+        """Have a service end by itself within `grace` seconds, else kill it; 0 kills at once (SIGKILL). It stays stopped. Idempotent. Primitive `services`."""
+
+    def start_service(self, node: str, name: str) -> None:
+        """Start a service; it may not be ready yet when this returns. Idempotent. Primitive `services`."""
+
+    def pause_service(self, node: str, name: str) -> None:
+        """Stop every process of a service by a signal (SIGSTOP). Idempotent. Primitive `pause`."""
+
+    def resume_service(self, node: str, name: str, processes: tuple[ProcessIdentity, ...], leave: tuple[ProcessIdentity, ...]) -> None:
+        """Let a service and whatever lives of `processes` go on (SIGCONT), but nothing of `leave`. Idempotent. Primitive `pause`."""
 
     def processes_gone(self, processes: tuple[ProcessIdentity, ...]) -> bool:
         """Whether none of these processes of the environment is alive any more."""

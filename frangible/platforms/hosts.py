@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, NodeState
+from frangible.platforms import BurnerState, NodeState, ServiceState
 from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
 from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
+from frangible.platforms.services import CommandServices, RackServices, ServiceDriver
 from frangible.platforms.transports import LocalTransport, Transport
 
 if TYPE_CHECKING:
@@ -34,7 +35,14 @@ class HostsPlatform:
         self.transport = _transport(environment)
         self.power = _power(environment)
         self.burning = self._burning()
-        self.primitives = frozenset(name for name, driver in (("power", self.power), ("cpu", self.burning)) if driver is not None)
+        self.services = _services(environment)
+        offered = {
+            "power": self.power is not None,
+            "cpu": self.burning is not None,
+            "services": self.services is not None,
+            "pause": self.services is not None and self.services.can_pause,
+        }
+        self.primitives = frozenset(name for name, there in offered.items() if there)
 
     def node(self, name: str) -> NodeState:
         """Look at one node through its power driver."""
@@ -63,6 +71,26 @@ class HostsPlatform:
     def burners(self, node: str) -> tuple[str, ...]:
         """Names of the node's burners that live."""
         return self._burners(node).running(node)
+
+    def service(self, node: str, name: str) -> ServiceState:
+        """Look at one service through its driver."""
+        return self._services(node, name).state(node, name)
+
+    def stop_service(self, node: str, name: str, grace: float) -> None:
+        """End a service, within `grace` seconds by itself or at once; it stays stopped."""
+        self._services(node, name).stop(node, name, grace)
+
+    def start_service(self, node: str, name: str) -> None:
+        """Start a service."""
+        self._services(node, name).start(node, name)
+
+    def pause_service(self, node: str, name: str) -> None:
+        """Stop every process of a service by a signal."""
+        self._services(node, name).pause(node, name)
+
+    def resume_service(self, node: str, name: str, processes: "tuple[ProcessIdentity, ...]", leave: "tuple[ProcessIdentity, ...]") -> None:
+        """Let a service go on."""
+        self._services(node, name).resume(node, name, processes, leave)
 
     def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
         """Whether none of these processes is alive; one that ran on another host cannot be seen from here."""
@@ -132,12 +160,21 @@ class HostsPlatform:
             )
         return self.burning
 
-    def _driver(self, name: str) -> PowerDriver:
+    def _known(self, name: str) -> None:
         names = [node.name for node in self.environment.nodes]
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names)) or 'no nodes'}"
             raise PlatformError(f"environment {self.environment.name} has no node {name!r}: {hint}")
+
+    def _services(self, node: str, name: str) -> ServiceDriver:
+        self._known(node)
+        if self.services is None:
+            raise PlatformError(f"environment {self.environment.name}: service {name!r} cannot be switched: declare `platform.services` in the inventory")
+        return self.services
+
+    def _driver(self, name: str) -> PowerDriver:
+        self._known(name)
         if self.power is None:
             raise PlatformError(f"environment {self.environment.name}: node {name!r} cannot be switched: declare `platform.power` in the inventory")
         return self.power
@@ -157,3 +194,12 @@ def _power(environment: "Environment") -> PowerDriver | None:
     if settings.driver == "rack":
         return RackDriver(environment.name, settings.socket)
     return CommandDriver(environment.name, tuple(settings.on), tuple(settings.off), tuple(settings.state))
+
+
+def _services(environment: "Environment") -> ServiceDriver | None:
+    settings = environment.platform.services
+    if settings is None:
+        return None
+    if settings.driver == "rack":
+        return RackServices(environment.name, settings.socket)
+    return CommandServices(environment.name, settings.start, settings.stop, settings.kill, settings.state, settings.pause, settings.resume)

@@ -1,0 +1,129 @@
+"""Asking others to act on an environment: a rack over its Unix socket, and any command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from frangible.errors import PlatformError
+from frangible.process import ProcessIdentity, boot_id
+
+__all__ = ["DEADLINE", "ask_rack", "local_processes", "run_command", "short"]
+
+DEADLINE = 15.0
+"""Seconds that one request or command may take."""
+LONGEST_REPLY = 1 << 20
+"""Bytes; a rack's answer about one node is a few kilobytes."""
+SHOWN = 300
+"""Characters of foreign output that an error message repeats."""
+
+
+def ask_rack(path: Path, request: Mapping[str, object], who: str, deadline: float) -> dict[str, object]:
+    """Send one JSON line to a rack on this host and return its answer; raise `PlatformError`, beginning with `who`, when it refuses or is silent."""
+    until = time.monotonic() + deadline
+    try:
+        with _connected(path, until) as connection:
+            connection.settimeout(_left(until))
+            connection.sendall(f"{json.dumps(request)}\n".encode())
+            line = _read_line(connection, until)
+    except TimeoutError as error:
+        raise PlatformError(f"{who}: no answer within {deadline:g} s; look at the rack's log (`frangible lab logs`)") from error
+    except OSError as error:
+        raise PlatformError(f"{who}: {error.strerror or error}; is the rack running? `frangible lab status` tells") from error
+    return _accepted(who, line)
+
+
+def run_command(argv: list[str], who: str, deadline: float, declared: str) -> str:
+    """Run a command of the inventory without a shell and return its stdout; raise `PlatformError` when it fails. `declared` is where it stands."""
+    try:
+        code, output, said = _finished(argv, deadline)
+    except subprocess.TimeoutExpired as error:
+        raise PlatformError(f"{who}: `{argv[0]}` did not end within {deadline:g} s and was killed") from error
+    except (OSError, ValueError, IndexError) as error:
+        raise PlatformError(f"{who}: cannot start {argv!r}: {error}; check `{declared}` in the inventory") from error
+    if code != 0:
+        raise PlatformError(f"{who}: `{' '.join(argv)}` ended with exit code {code}: {short(said.strip() or 'nothing on stderr')}")
+    return output
+
+
+def local_processes(entries: Iterable[Mapping[str, int]]) -> tuple[ProcessIdentity, ...]:
+    """Return processes of this host from a rack's `pid` and `start`; raises KeyError, TypeError or ValueError on anything else."""
+    here, boot = socket.gethostname(), boot_id()
+    return tuple(ProcessIdentity(here, boot, int(entry["pid"]), int(entry["start"])) for entry in entries)
+
+
+def _finished(argv: list[str], deadline: float) -> tuple[int, str, str]:
+    """Run to the end in a session of its own, so that Ctrl-C does not cut a revert short and a deadline ends the whole of it."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True, errors="replace"
+    ) as process:
+        try:
+            output, said = process.communicate(timeout=deadline)
+        except BaseException:  # a signal's exception as well must not leave the command behind
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output, said
+
+
+@contextmanager
+def _connected(path: Path, until: float) -> Iterator[socket.socket]:
+    """Connect through /proc/self/fd, since sun_path holds 108 bytes (unix(7)) and a data folder may be deep."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            _connect(connection, f"/proc/self/fd/{folder}/{path.name}", until)
+            yield connection
+    finally:
+        os.close(folder)
+
+
+def _connect(connection: socket.socket, address: str, until: float) -> None:
+    while True:
+        connection.settimeout(_left(until))
+        try:
+            connection.connect(address)
+        except BlockingIOError:  # the listener's backlog is full: unix(7) does not queue us
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _left(until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _read_line(connection: socket.socket, until: float) -> bytes:
+    received = b""
+    while b"\n" not in received:
+        connection.settimeout(_left(until))
+        chunk = connection.recv(65536)
+        if not chunk or len(received) > LONGEST_REPLY:
+            break
+        received += chunk
+    return received
+
+
+def _accepted(who: str, line: bytes) -> dict[str, object]:
+    """Parse one reply line; a refusal, half a line or anything that is no object is an error."""
+    try:
+        reply = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError as error:
+        raise PlatformError(f"{who}: expected one JSON line, got {short(line.decode(errors='replace'))}") from error
+    if not isinstance(reply, dict):
+        raise PlatformError(f"{who}: expected one JSON line with an object, got {short(line.decode(errors='replace'))}; the rack may have died")
+    if reply.get("ok") is not True:
+        raise PlatformError(f"{who}: the rack refused: {reply.get('error', 'no reason given')}")
+    return reply
+
+
+def short(text: str) -> str:
+    """Repeat foreign output in an error message, cut."""
+    return repr(text if len(text) <= SHOWN else text[:SHOWN] + "…")
