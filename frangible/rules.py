@@ -11,10 +11,13 @@ from frangible.experiment import CONTROL, ExperimentFile, Injection, control_ind
 from frangible.hypothesis import Hypothesis
 from frangible.yamlfile import Document, Loc, nearest
 
-__all__ = ["file_problems"]
+__all__ = ["file_problems", "hold_of"]
 
 PLAIN: Mapping[object, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 """Which values of a file an activity's parameter of a plain type takes."""
+NO_EFFECT = "expected `hold` to be more than 0 seconds, or `observe-for` in the extension `frangible`: nothing would be observed"
+USUAL_HOLD = 20.0
+"""Seconds, of an action that does not tell how long it holds by default."""
 CONTROL_EXAMPLE = f"add `controls: [{{name: frangible, provider: {{type: python, module: {CONTROL}}}}}]`"
 
 
@@ -141,9 +144,24 @@ def _argument_problems(injection: Injection, file: ExperimentFile, document: Doc
             yield document.problem(where, f"{injection.func} takes no argument `{name}`", nearest(str(name), takes))
         else:
             yield from (document.problem(where, message) for message in _value_messages(str(name), value, takes[name].annotation, file))
+    if "hold" not in injection.arguments and file.windows.observe_for == 0 and "hold" in takes and takes["hold"].default == 0:
+        yield document.problem((*place, "arguments"), NO_EFFECT)
     for name, parameter in takes.items():
         if parameter.default is parameter.empty and name not in injection.arguments:
             yield document.problem((*place, "arguments"), f"{injection.func} needs the argument `{name}`")
+
+
+def hold_of(injection: Injection) -> float:
+    """Return the seconds for which an action holds its fault: its argument, or its function's default; 0 where that is no number."""
+    signature = None
+    if "hold" not in injection.arguments:
+        try:
+            signature = inspect.signature(getattr(importlib.import_module(injection.module), injection.func))
+        except (ImportError, AttributeError, TypeError, ValueError):  # reported as a module or function that there is not
+            return USUAL_HOLD
+    default = signature.parameters["hold"].default if signature is not None and "hold" in signature.parameters else USUAL_HOLD
+    seconds = injection.arguments.get("hold", default)
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _signature(injection: Injection, document: Document) -> tuple[inspect.Signature | None, Problem | None]:
@@ -175,7 +193,7 @@ def _value_messages(name: str, value: object, annotation: object, file: Experime
     if accepted is not None and (not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted)):
         yield f"expected `{name}` to be {getattr(annotation, '__name__', annotation)}, found {value!r}"
     elif name == "hold" and isinstance(value, int | float) and not value > 0 and file.windows.observe_for == 0:
-        yield "expected `hold` to be more than 0 seconds, or `observe-for` in the extension `frangible`: nothing would be observed"
+        yield NO_EFFECT
     elif name == "count" and isinstance(value, int) and value < 1:
         yield f"expected `count` to be 1 or more, found {value}"
     elif name == "share" and isinstance(value, int | float) and not 0 <= value <= 1:

@@ -8,7 +8,7 @@ from frangible.errors import ExperimentError, FaultError, Problem
 from frangible.experiment import ExperimentFile, Injection, parse_experiment, read_experiment
 from frangible.hypothesis import Hypothesis
 from frangible.inventory import Environment, Inventory
-from frangible.rules import file_problems
+from frangible.rules import file_problems, hold_of
 from frangible.schemas import schema
 from frangible.targets import Choice, candidates, service_nodes
 from frangible.yamlfile import Document, nearest
@@ -162,7 +162,7 @@ def _reachability_problems(file: ExperimentFile, document: Document, environment
 
 def _holds(file: ExperimentFile) -> float:
     """Return the seconds for which faults will be in force: actions run one after the other."""
-    return sum(seconds for injection in file.injections if isinstance(seconds := injection.arguments.get("hold", 20.0), int | float))
+    return sum(hold_of(injection) for injection in file.injections)
 
 
 def _mixed_up(environment: Environment, inventory: Inventory) -> Iterator[Problem]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from frangible.actions.middleware_restart import MiddlewareRestart
 from frangible.actions.process_pause import ProcessPause
 from frangible.errors import LabError, PlatformError, Refused
 from frangible.fault import Target
@@ -122,11 +123,33 @@ def test_a_pause_that_the_supervisor_healed_is_not_proven(platform: Platform) ->
     assert fault.observe_reverted(platform, target, prior).real
 
 
+@pytest.mark.parametrize("graceful", [True, False], ids=["graceful", "hard"])
+@pytest.mark.parametrize(("node", "service"), PLACES)
+def test_a_restart_brings_a_new_instance_and_tells_its_time_to_ready(platform: Platform, node: str, service: str, graceful: bool) -> None:
+    """The old processes are gone from /proc, the proof stays true, two reverts leave the new instance alone, and the time to ready is told."""
+    fault, target = MiddlewareRestart(graceful=graceful), Target("service", f"{node}/{service}")
+    before = eventually(ready(platform, node, service), f"{service} ready")
+    prior = fault.capture(platform, target)
+    assert not fault.observe(platform, target, prior).real
+    fault.inject(platform, target, prior)
+    assert letters(before) == {"X"}
+    assert fault.observe(platform, target, prior).real
+    measured = eventually(lambda: fault.observe(platform, target, prior).measured, "time to ready")
+    instance = platform.service(node, service).instance
+    for _ in range(2):
+        fault.revert(platform, target, prior)
+        assert fault.observe_reverted(platform, target, prior).real
+    assert platform.service(node, service).instance == instance
+    assert f"ready {measured:.2f} s after the stop" in fault.observe(platform, target, prior).detail
+
+
 def test_what_is_down_is_refused(platform: Platform) -> None:
     """A service that was down before is no target: nothing would be shown, and the revert would start what somebody had stopped."""
     platform.stop_service("app-1", "execution", 0.0)
     with pytest.raises(Refused, match="does not run"):
         ProcessPause().capture(platform, Target("service", "app-1/execution"))
+    with pytest.raises(Refused, match="does not run"):
+        MiddlewareRestart().capture(platform, Target("service", "app-1/execution"))
 
 
 @pytest.mark.parametrize(

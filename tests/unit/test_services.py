@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from frangible.actions.middleware_restart import MiddlewareRestart
 from frangible.actions.process_pause import ProcessPause
-from frangible.errors import PlatformError, Refused
+from frangible.errors import FaultError, PlatformError, Refused
 from frangible.fault import Target
 from frangible.inventory import Environment
 from frangible.platforms import open_platform
@@ -212,3 +213,45 @@ def test_without_a_driver_the_error_says_what_to_declare(declare: Declare) -> No
         open_platform(bare).service("app-1", "risk")
     with pytest.raises(PlatformError, match="has no node 'app-9'"):
         open_platform(environment).stop_service("app-9", "risk", 0.0)
+
+
+@pytest.mark.parametrize("graceful", [True, False])
+def test_a_restart_is_proven_by_a_new_instance_and_stays_proven(declare: Declare, graceful: bool) -> None:
+    """The same instance is no proof, a stopped service is one, and so is the new instance for ever; the time to ready is measured."""
+    platform, target = open_platform(declare()), Target("service", "app-1/risk")
+    fault = MiddlewareRestart(graceful=graceful, grace=5.0)
+    with pytest.raises(Refused, match="does not run"):
+        fault.capture(platform, target)
+    platform.start_service("app-1", "risk")
+    prior = fault.capture(platform, target)
+    assert not fault.observe(platform, target, prior).real
+    fault.inject(platform, target, prior)
+    first, second = (fault.observe(platform, target, prior) for _ in range(2))
+    assert first.real
+    assert first == second
+    assert first.measured is not None
+    assert f"ready {first.measured:.2f} s after the stop" in first.detail
+
+
+def test_a_restart_that_was_cut_short_is_completed_by_its_revert_once(declare: Declare) -> None:
+    """Killed between stop and start, the service is down; each revert leaves the same one instance running."""
+    platform, fault, target = open_platform(declare()), MiddlewareRestart(), Target("service", "app-1/risk")
+    platform.start_service("app-1", "risk")
+    prior = fault.capture(platform, target)
+    platform.stop_service("app-1", "risk", 5.0)
+    assert fault.observe(platform, target, prior).real
+    assert not fault.observe_reverted(platform, target, prior).real
+    fault.revert(platform, target, prior)
+    instance = platform.service("app-1", "risk").instance
+    fault.revert(platform, target, prior)
+    assert fault.observe_reverted(platform, target, prior).real
+    assert platform.service("app-1", "risk").instance == instance != prior["instance"]
+
+
+def test_a_restart_that_could_not_be_proven_is_refused(declare: Declare) -> None:
+    """A platform that cannot tell instances apart, and a graceful restart without grace, are refused before anything is done."""
+    silent = open_platform(declare(state=[sys.executable, "-c", "print('running')", "{node}", "{service}"]))
+    with pytest.raises(Refused, match="which instance"):
+        MiddlewareRestart().capture(silent, Target("service", "app-1/risk"))
+    with pytest.raises(FaultError, match="`grace` of more than 0"):
+        MiddlewareRestart(graceful=True, grace=0.0)
