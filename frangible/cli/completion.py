@@ -5,7 +5,7 @@ from pathlib import Path
 from frangible.errors import FrangibleError
 from frangible.home import Home
 
-__all__ = ["environments", "experiments", "runs"]
+__all__ = ["environments", "experiments", "faults", "runs"]
 
 MOST = 50
 """Runs offered, newest first."""
@@ -32,6 +32,16 @@ def experiments(incomplete: str) -> list[str]:
         ]
         return [name for name in shipped_experiments() if name.startswith(incomplete)] + sorted(files)
     except (ImportError, OSError):
+        return []
+
+
+def faults(incomplete: str) -> list[str]:
+    """Kinds of faults, shipped and of the user's own."""
+    from frangible.fault import FaultRegistry
+
+    try:
+        return [kind for kind in FaultRegistry().kinds() if kind.startswith(incomplete)]
+    except ImportError:
         return []
 
 

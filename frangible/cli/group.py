@@ -21,6 +21,7 @@ COMMANDS = {
     "abort": "Stop one run and revert its faults.",
     "recover": "Revert what runs that died have left in force.",
     "journal": "List, show, export and import runs.",
+    "fragility": "Show which environments are fragile, and to what.",
     "explain": "Say in sentences why a run got its verdict.",
     "doctor": "Check that an environment can be measured and reverted.",
     "demo": "Lose a node in a robust and in a fragile lab environment.",

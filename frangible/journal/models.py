@@ -8,7 +8,7 @@ Measured numbers may be null where the record has NaN, since SQLite keeps NaN as
 from sqlalchemy import BigInteger, Column, Dialect, Double, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, TypeDecorator, text
 from sqlalchemy.types import TypeEngine
 
-__all__ = ["artifacts", "fingerprints", "indicators", "keys", "metadata", "proofs", "runs", "windows"]
+__all__ = ["artifacts", "fingerprints", "fragility", "indicators", "keys", "metadata", "proofs", "runs", "windows"]
 
 metadata = MetaData(
     naming_convention={
@@ -152,3 +152,20 @@ artifacts = Table(
     "run_artifacts", metadata, _run_id(), Column("kind", Words, primary_key=True), _text("encoding"), Column("content", LargeBinary, nullable=False)
 )
 """`kind` is `chaos_journal` or `series`; `encoding` is `json+zlib`."""
+
+fragility = Table(
+    "fragility",
+    metadata,
+    Column("environment", Words, primary_key=True),
+    Column("fault", Words, primary_key=True),
+    Column("held", Integer, nullable=False),
+    Column("deviated", Integer, nullable=False),
+    Column("inconclusive", Integer, nullable=False),
+    _text("last_run"),
+    Column("last_at", Double, nullable=False),
+    _text("last_outcome"),
+    Column("mean", Double, nullable=False),
+    Column("low", Double, nullable=False),
+    Column("high", Double, nullable=False),
+)
+"""One row an environment and kind of fault, kept in the transaction that finishes a run; see `frangible.fragility`."""

@@ -1,6 +1,7 @@
 """The journal's database: SQLite by default, PostgreSQL by URL, the same statements on both."""
 
 import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,9 +12,11 @@ from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from frangible.database import Database, Schema
 from frangible.errors import JournalError, UsageError
+from frangible.fragility import Score, faults_of, posterior
 from frangible.journal import models
 from frangible.journal.record import RunRecord, record_from_json, record_to_json
 from frangible.journal.rows import CHILDREN, content_of, fingerprint_row, load, rows_of, run_row
+from frangible.journal.summary import count, scores_of
 
 __all__ = ["SCHEMA", "Journal", "RunRecord", "record_from_json", "record_to_json"]
 
@@ -22,7 +25,7 @@ SCHEMA = Schema(
     variable="FRANGIBLE_JOURNAL",
     error=JournalError,
     migrations=Path(__file__).parent / "migrations",
-    head="0001",
+    head="0002",
     if_damaged="restore a copy, or move it away and a new one is begun",
 )
 AFTER_EVERY_ID = "\U0010ffff"
@@ -61,6 +64,8 @@ class Journal:
         """
         if record.state != "finished" or record.ended_at is None or record.outcome is None:
             raise JournalError(f"run {record.id}: a final record needs state 'finished', `ended_at` and `outcome`")
+        if faults_of(record.proofs):
+            posterior(0, 0)  # imports what the summary needs, which on a busy machine takes longer than others wait for the write lock
         try:
             self._finish(record)
         except JournalError as error:
@@ -89,6 +94,11 @@ class Journal:
         conditions = [models.runs.c[name] == value for name, value in asked.items() if value is not None]
         with self._database.reading() as connection:
             return load(connection, *conditions, limit=limit)
+
+    def fragility(self, environments: Iterable[str] | None = None, fault: str | None = None) -> tuple[Score, ...]:
+        """Return the scores of these environments (all: None), sorted; what was never tested is not among them."""
+        with self._database.reading() as connection:
+            return scores_of(connection, environments, fault)
 
     def orphans(self) -> tuple[RunRecord, ...]:
         """Return every run that started and has no final record; whether its supervisor lives is the caller's question."""
@@ -122,6 +132,7 @@ class Journal:
                 self._write(connection, record)
             else:
                 self._rewrite(connection, record)
+            count(connection, record)
 
     def _write(self, connection: Connection, record: RunRecord) -> None:
         self._write_fingerprint(connection, record)

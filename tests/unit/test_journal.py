@@ -347,6 +347,66 @@ def test_each_question_is_answered_from_its_index(path: Path, ask: Callable[[Jou
     assert all(index in plan for plan in plans)
 
 
+# Who is fragile to what
+
+
+def finished(number: int, outcome: str = "held", faults: tuple[str, ...] = ("node-loss",), **others: Any) -> RunRecord:
+    proofs = tuple(dataclasses.replace(FINISHED.proofs[0], fault=fault) for fault in faults)
+    return dataclasses.replace(FINISHED, id=f"20261123-{number:04d}", started_at=1000.0 + number, outcome=outcome, proofs=proofs, **others)
+
+
+def test_each_finished_run_counts_once_for_each_fault_that_it_injected(journal: Journal) -> None:
+    runs = (finished(3, "deviated", ("node-loss", "surge", "node-loss")), finished(1), finished(2, "inconclusive"), finished(4, faults=("placebo",)))
+    for run in (*runs, *runs):  # the same final record again changes nothing
+        journal.finish(run)
+    journal.start(started(5))
+    loss, surge = journal.fragility()
+    assert (loss.fault, loss.held, loss.deviated, loss.inconclusive, loss.last_run, loss.last_outcome) == ("node-loss", 1, 1, 1, runs[0].id, "deviated")
+    assert (surge.fault, surge.runs, surge.deviated, surge.last_at) == ("surge", 1, 1, 1003.0)
+    assert journal.fragility(environments=["elsewhere"]) == ()
+    assert journal.fragility(fault="surge") == (surge,)
+
+
+def test_a_run_that_is_refused_is_not_counted(journal: Journal) -> None:
+    journal.finish(finished(1))
+    with pytest.raises(JournalError, match="another final record"):
+        journal.finish(finished(1, "deviated"))
+    assert [(score.held, score.deviated) for score in journal.fragility()] == [(1, 0)]
+
+
+def test_runs_that_finish_at_once_are_all_counted(url: str) -> None:
+    Journal.open(url).close()
+
+    def finish(first: int) -> None:
+        with Journal.open(url) as journal:
+            for number in range(first, first + 5):
+                journal.finish(finished(number, "deviated" if number % 2 else "held"))
+
+    threads = [threading.Thread(target=finish, args=(10 * number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with Journal.open(url) as journal:
+        (score,) = journal.fragility()
+    assert (score.held, score.deviated, score.last_run) == (9, 6, finished(24).id)
+
+
+def test_the_migration_counts_the_runs_that_are_there_as_if_they_had_just_finished(url: str) -> None:
+    with Journal.open(url) as journal:
+        for number, (outcome, faults) in enumerate([("held", ("a", "b", "a")), ("deviated", ("a",)), ("inconclusive", ("b",)), ("held", ("placebo",))]):
+            journal.finish(finished(number, outcome, faults, environment=f"ny-{number % 2}"))
+        journal.finish(dataclasses.replace(finished(9), proofs=(dataclasses.replace(FINISHED.proofs[0], injected=False),)))
+        journal.start(started(10))
+        expected = journal.fragility()
+        with journal._database.writing() as connection:  # as a journal of the version before has it
+            connection.execute(text("DROP TABLE fragility"))
+            connection.execute(text(f"UPDATE {SCHEMA.version_table} SET version_num = '0001'"))
+    with Journal.open(url) as journal:
+        assert journal.fragility() == expected
+    assert [(score.environment, score.fault, score.runs) for score in expected] == [("ny-0", "a", 1), ("ny-0", "b", 2), ("ny-1", "a", 1)]
+
+
 # The schema
 
 
@@ -491,6 +551,7 @@ import os, sys
 from frangible.errors import JournalError
 from frangible.journal import Journal, record_from_json
 record = record_from_json(sys.stdin.read())
+import scipy.special
 Journal.open("sqlite:///" + sys.argv[2]).close()  # whatever is imported late is imported now
 if os.geteuid() == 0:  # root may write anything
     os.setgroups([])
