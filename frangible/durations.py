@@ -1,4 +1,4 @@
-"""Durations: `250ms`, `10s`, `2m`, `1h` in files, float seconds in Python."""
+"""Durations: `250ms`, `10s`, `2m`, `1h`, `7d` in files, float seconds in Python."""
 
 import re
 from typing import Annotated
@@ -7,17 +7,17 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 __all__ = ["PATTERN", "Positive", "Seconds", "format_duration", "parse_duration"]
 
-PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$"
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST = 366 * 24 * 3600.0
 """No window of an experiment is longer than a year; more is a slip of the keyboard."""
 
 
 def parse_duration(text: str) -> float:
-    """Return seconds; raise `ValueError` for anything but a number with one of the units ms, s, m, h."""
+    """Return seconds; raise `ValueError` for anything but a number with one of the units ms, s, m, h, d."""
     if not re.fullmatch(PATTERN, text, re.ASCII):
         raise ValueError(f"expected a duration such as 250ms, 10s, 2m or 1h, found {text!r}")
-    number = text.rstrip("msh")
+    number = text.rstrip("mshd")
     seconds = float(number) * UNITS[text[len(number) :]]
     if seconds > LONGEST:
         raise ValueError(f"expected a duration of at most a year, found {text!r}")
@@ -43,7 +43,7 @@ def _seconds(value: object, info: ValidationInfo) -> object:
     return value
 
 
-_SCHEMA = WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["250ms", "10s", "2m", "1h"]})
+_SCHEMA = WithJsonSchema({"type": "string", "pattern": PATTERN, "examples": ["250ms", "10s", "2m", "1h", "7d"]})
 
 type Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_seconds), _SCHEMA]
 """A duration that may be zero."""

@@ -15,6 +15,7 @@ __all__ = [
     "LockHeld",
     "ObserverFailed",
     "PlatformError",
+    "PolicyError",
     "Problem",
     "Refused",
     "RevertFailed",
@@ -75,6 +76,10 @@ class HypothesisError(InputError):
 
 class ExperimentError(InputError):
     """An experiment file cannot be used."""
+
+
+class PolicyError(InputError):
+    """A gate's policy cannot be used."""
 
 
 class Refused(FrangibleError):

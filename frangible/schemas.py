@@ -13,6 +13,7 @@ from frangible.environment import Environment
 from frangible.experiment import Extension
 from frangible.fault import JsonValue
 from frangible.hypothesis import Hypothesis
+from frangible.policy import Policy
 
 __all__ = ["schema", "schemas"]
 
@@ -20,8 +21,13 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schemas() -> Mapping[str, dict[str, JsonValue]]:
-    """Return the schemas of `inventory`, `hypothesis` and `experiment`."""
-    return {"inventory": _inventory(), "hypothesis": _whole(Hypothesis, "A frangible hypothesis"), "experiment": _experiment()}
+    """Return the schemas of `inventory`, `hypothesis`, `experiment` and `policy`."""
+    return {
+        "inventory": _inventory(),
+        "hypothesis": _whole(Hypothesis, "A frangible hypothesis"),
+        "experiment": _experiment(),
+        "policy": _whole(Policy, "A policy of frangible gate"),
+    }
 
 
 def schema(kind: str) -> dict[str, JsonValue]:

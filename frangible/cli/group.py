@@ -14,7 +14,7 @@ __all__ = ["COMMANDS", "app", "new_app"]
 
 COMMANDS = {
     "run": "Run one experiment on one environment or many, and judge it.",
-    "validate": "Check experiment, hypothesis and inventory files; report all problems at once.",
+    "validate": "Check experiment, hypothesis, inventory and policy files; report all problems at once.",
     "schema": "Print the JSON Schema of a file format.",
     "status": "Show locks, open leases, runs in progress and the halt.",
     "halt": "Stop everything, everywhere: nothing injects, running runs abort.",
@@ -22,6 +22,7 @@ COMMANDS = {
     "recover": "Revert what runs that died have left in force.",
     "journal": "List, show, export and import runs.",
     "fragility": "Show which environments are fragile, and to what.",
+    "gate": "Answer a pipeline: may a change go on?",
     "explain": "Say in sentences why a run got its verdict.",
     "doctor": "Check that an environment can be measured and reverted.",
     "demo": "Lose a node in a robust and in a fragile lab environment.",

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     INVENTORY = "inventory"
     HYPOTHESIS = "hypothesis"
     EXPERIMENT = "experiment"
+    POLICY = "policy"
 
 
 @app.command()
@@ -46,9 +47,9 @@ def validate(
     hypotheses: HypothesisFolders = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check experiment, hypothesis and inventory files; report all problems at once.
+    """Check experiment, hypothesis, inventory and policy files; report all problems at once.
 
-    What a file is shows in its content: `environments`, `indicators`, else it is an experiment. Nothing is reached over the network.
+    What a file is shows in its content: `environments`, `indicators`, `rules`, else it is an experiment. Nothing is reached over the network.
     With --environment it is also checked whether the experiment can run there, and whether `held` can be reached at all.
     Exits with 0 when there is no problem, else with 2.
 
@@ -94,6 +95,10 @@ def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders:
                 from frangible.hypothesis import load_hypotheses
 
                 load_hypotheses((path,))
+            case Kind.POLICY:
+                from frangible.policy import load_policy
+
+                load_policy(path)
             case Kind.EXPERIMENT:
                 return _experiment(path, where, folders)
     except InputError as error:
@@ -123,4 +128,6 @@ def kind_of(path: Path) -> Kind:
     keys = data.keys() if isinstance(data, dict) else frozenset[str]()
     if "environments" in keys:
         return Kind.INVENTORY
+    if "rules" in keys:
+        return Kind.POLICY
     return Kind.HYPOTHESIS if "indicators" in keys else Kind.EXPERIMENT

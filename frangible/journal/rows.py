@@ -20,7 +20,7 @@ from frangible.journal.record import RunRecord, record_to_json
 from frangible.judge import FaultProof, IndicatorVerdict, Outcome, Window, WindowName
 from frangible.process import ProcessIdentity
 
-__all__ = ["CHILDREN", "content_of", "fingerprint_row", "load", "rows_of", "run_row"]
+__all__ = ["BATCH", "CHILDREN", "content_of", "fingerprint_row", "indicator_of", "load", "rows_of", "run_row"]
 
 CHILDREN = (models.keys, models.windows, models.indicators, models.proofs, models.artifacts)
 """Tables whose rows belong to one run."""
@@ -123,7 +123,7 @@ def _record(run: Row[Any], fingerprint: dict[str, str], parts: Mapping[Table, li
             fingerprint=fingerprint,
             keys=tuple(row.key for row in parts[models.keys]),
             windows=tuple(Window(WindowName(row.name), _measured(row.starts_at), _measured(row.ends_at)) for row in parts[models.windows]),
-            indicators=tuple(_indicator(row) for row in parts[models.indicators]),
+            indicators=tuple(indicator_of(row) for row in parts[models.indicators]),
             proofs=tuple(_proof(row) for row in parts[models.proofs]),
             chaos_journal=kept.get("chaos_journal"),
             series=kept.get("series"),
@@ -134,7 +134,8 @@ def _record(run: Row[Any], fingerprint: dict[str, str], parts: Mapping[Table, li
         ) from error
 
 
-def _indicator(row: Row[Any]) -> IndicatorVerdict:
+def indicator_of(row: Row[Any]) -> IndicatorVerdict:
+    """Return one row of `run_indicators` as it was recorded."""
     return IndicatorVerdict(
         indicator=row.indicator,
         window=WindowName(row.window),

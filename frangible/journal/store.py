@@ -1,7 +1,7 @@
 """The journal's database: SQLite by default, PostgreSQL by URL, the same statements on both."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,10 +13,13 @@ from sqlalchemy.exc import ArgumentError, IntegrityError
 from frangible.database import Database, Schema
 from frangible.errors import JournalError, UsageError
 from frangible.fragility import Score, faults_of, posterior
+from frangible.gate import Evidence
 from frangible.journal import models
+from frangible.journal.newest import indicators_of, newest
 from frangible.journal.record import RunRecord, record_from_json, record_to_json
 from frangible.journal.rows import CHILDREN, content_of, fingerprint_row, load, rows_of, run_row
 from frangible.journal.summary import count, scores_of
+from frangible.judge import IndicatorVerdict
 
 __all__ = ["SCHEMA", "Journal", "RunRecord", "record_from_json", "record_to_json"]
 
@@ -99,6 +102,19 @@ class Journal:
         """Return the scores of these environments (all: None), sorted; what was never tested is not among them."""
         with self._database.reading() as connection:
             return scores_of(connection, environments, fault)
+
+    def newest(self, wanted: Iterable[tuple[str, str, int]]) -> tuple[tuple[Evidence, ...], ...]:
+        """Return for each environment, experiment and number so many of the newest finished runs, newest first.
+
+        Where none of them is conclusive, the newest conclusive one comes behind them.
+        """
+        with self._database.reading() as connection:
+            return tuple(newest(connection, *each) for each in wanted)
+
+    def indicators(self, runs: Iterable[str]) -> Mapping[str, tuple[IndicatorVerdict, ...]]:
+        """Return the indicators of these runs, by run."""
+        with self._database.reading() as connection:
+            return indicators_of(connection, runs)
 
     def orphans(self) -> tuple[RunRecord, ...]:
         """Return every run that started and has no final record; whether its supervisor lives is the caller's question."""
