@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from frangible.platforms import Platform
     from frangible.process import ProcessIdentity
 
-__all__ = ["Reverted", "Reverter"]
+__all__ = ["LEDGER_PATIENCE", "REVERT_LIMIT", "Reverted", "Reverter"]
 
-LEDGER_PATIENCE = 0.5
-"""Seconds that a revert gives the ledger before it goes on without it."""
+LEDGER_PATIENCE = 0.25
+"""Seconds that a revert gives the ledger before it goes on without it; less than the supervisor's `UNBEGUN_PATIENCE`."""
 REVERT_LIMIT = 30.0
 """Seconds after which a revert that does not take effect has failed."""
 
@@ -82,6 +82,11 @@ class Reverter:
 
     def record(self, lease: "Lease", detail: str) -> Reverted:
         """Tell the ledger of a revert that was observed and could not be recorded then; the target is left alone."""
+        done = self._recorded(lease, detail)
+        # A claim that was given up for lateness may still land, once, between our claim and our record.
+        return done if done.recorded or done.by_us else self._recorded(lease, detail)
+
+    def _recorded(self, lease: "Lease", detail: str) -> Reverted:
         from frangible.ledger import LeaseState
 
         claimed = self._claim(lease)

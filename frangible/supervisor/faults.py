@@ -1,23 +1,28 @@
 """The faults of one run as its supervisor sees them: what was heard of each lease, and reverting those that are in force."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from frangible.errors import FrangibleError, LedgerError
+from frangible.errors import FrangibleError, LedgerError, PlatformError
 from frangible.judge import FaultProof
 from frangible.process import ProcessIdentity
 from frangible.reverting import Reverter
 
 if TYPE_CHECKING:
     from frangible.channel import Message
+    from frangible.clock import Clock
     from frangible.fault import FaultRegistry
     from frangible.ledger import Lease
     from frangible.supervisor.admitting import Admitted
     from frangible.supervisor.telling import Emit
 
 __all__ = ["Faults"]
+
+REVERT_STATES = frozenset({"reverting", "reverted", "revert-failed"})
+"""What a process tells of a lease that it has begun to revert."""
 
 
 @dataclass
@@ -38,7 +43,9 @@ class Seen:
 class Faults:
     """Every lease of one run. `note` is called with each proof, and once for each revert that was observed."""
 
-    def __init__(self, admitted: "Admitted", registry: "FaultRegistry", emit: "Emit", note: Callable[[Literal["proven", "reverted"]], None]) -> None:
+    def __init__(
+        self, admitted: "Admitted", registry: "FaultRegistry", emit: "Emit", note: Callable[[Literal["proven", "reverted"]], None], clock: "Clock"
+    ) -> None:
         """Begin with nothing."""
         self.failures: list[str] = []
         """What could not be reverted, or not recorded."""
@@ -46,8 +53,10 @@ class Faults:
         self._registry = registry
         self._emit = emit
         self._note = note
+        self._clock = clock
         self._me = ProcessIdentity.current()
         self._seen: dict[str, Seen] = {}
+        self._progress_at = clock.monotonic()
 
     # --- what is heard ------------------------------------------------------------------------------------------------
 
@@ -60,6 +69,8 @@ class Faults:
         seen = self._seen[message["lease"]]
         news = (message["state"], message["detail"]) != (seen.state, seen.detail)
         seen.state, seen.detail = message["state"], message["detail"]
+        if news and message["state"] in REVERT_STATES:
+            self._progress_at = self._clock.monotonic()
         match message["state"]:
             case "injected":
                 seen.injected = True
@@ -107,9 +118,19 @@ class Faults:
         """Whether a fault is in force that nobody has begun to revert."""
         return any(lease.claimed_by is None and not self._is_reverted(lease) for lease in self.open_leases())
 
-    def any_claimed_by(self, process: ProcessIdentity | None) -> bool:
-        """Whether a lease is open that this process has begun to revert."""
-        return any(lease.claimed_by == process for lease in self.open_leases())
+    def is_reverted_by(self, process: ProcessIdentity | None) -> bool:
+        """Whether this process is reverting something now: by the ledger, or by its own word where the ledger could not be told."""
+        return process is not None and any(self._is_being_reverted(lease, process) for lease in self.open_leases())
+
+    def idle_since(self, moment: float) -> float:
+        """Seconds since the chaoslib process last got on with its reverts, but no longer than since a moment of the monotonic clock."""
+        return self._clock.monotonic() - max(moment, self._progress_at)
+
+    def _is_being_reverted(self, lease: "Lease", process: ProcessIdentity) -> bool:
+        from frangible.ledger import LeaseState
+
+        told = lease.id in self._seen and self._seen[lease.id].state == "reverting"
+        return told or (lease.claimed_by == process and lease.state is LeaseState.REVERTING)
 
     def _is_reverted(self, lease: "Lease") -> bool:
         """Whether its revert was observed, whatever the ledger has been told."""
@@ -132,6 +153,13 @@ class Faults:
             except FrangibleError as error:
                 self.failures.append(str(error))
                 self._emit(event="log", level="error", message=str(error))
+
+    def remove_copies(self) -> None:
+        """Remove the copies of leases that are reverted: the process that reverted one may have died before it could."""
+        for seen in self._seen.values():
+            if seen.reverted:
+                with contextlib.suppress(PlatformError):  # `recover` finds and removes what is left
+                    self._admitted.platform.delete_lease_copy(seen.lease.target.node, seen.lease.id)
 
     def unrecorded(self) -> str:
         """Say which reverts the ledger does not know of; empty when it knows all. A lease that stays open keeps every other run out."""

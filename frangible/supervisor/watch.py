@@ -16,6 +16,7 @@ from frangible.errors import FrangibleError, Refused
 from frangible.fault import FaultRegistry
 from frangible.judge import Ending, Outcome
 from frangible.process import ProcessIdentity
+from frangible.reverting import REVERT_LIMIT
 from frangible.supervisor.admitting import Admitted, admit
 from frangible.supervisor.answering import Answering
 from frangible.supervisor.child import LEAVE_PATIENCE, Child
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_CODES", "Supervisor"]
 
 EXIT_CODES = {Outcome.HELD: 0, Outcome.DEVIATED: 1, Outcome.INCONCLUSIVE: 3}
-UNCLAIMED_PATIENCE = 0.3
-"""Seconds that an aborted chaoslib process has to begin reverting before it is killed and reverted for."""
+UNBEGUN_PATIENCE = 0.35
+"""Seconds that an aborted chaoslib process has to begin the next revert before it is killed and reverted for."""
+REVERT_PATIENCE = 2 * REVERT_LIMIT
+"""Seconds after which a chaoslib process that hangs in a revert is killed and reverted for."""
 HUNG_AFTER = 15.0
 """Seconds without a sign of life after which the chaoslib process counts as hung."""
 SLACK = 60.0
@@ -77,7 +80,7 @@ class Supervisor:
             self.admitted = admit(self.plan)
         except Refused as refusal:
             return self._refuse(refusal)
-        self.faults = Faults(self.admitted, self.registry, self.emit, self._note)
+        self.faults = Faults(self.admitted, self.registry, self.emit, self._note, self.clock)
         try:
             self._watch(self.admitted)
         except Exception as error:  # noqa: BLE001 - whatever went wrong here, what was injected has to be reverted
@@ -251,6 +254,8 @@ class Supervisor:
         self.cause.aborted_at = self.cause.aborted_at or self.clock.monotonic()
         self.child.kill()
         self.faults.revert_open()
+        if not self.faults.unrecorded():
+            self.faults.remove_copies()
         self._conclude()
         self._done.set()
 
@@ -266,9 +271,15 @@ class Supervisor:
                 self.cause.note(Ending.RUNNER_DIED, f"the chaoslib process gave no sign of life for {HUNG_AFTER:.0f} s")
                 self.child.kill()
             return
-        waited = now - self.cause.aborted_at
-        if (waited > UNCLAIMED_PATIENCE and self.faults.any_unclaimed()) or (waited > LEAVE_PATIENCE and not self.faults.any_claimed_by(self.child.injector)):
+        idle = self.faults.idle_since(self.cause.aborted_at)
+        if idle > UNBEGUN_PATIENCE and idle > self._patience():
             self.child.kill()
+
+    def _patience(self) -> float:
+        """Seconds that an aborted chaoslib process has for its next step."""
+        if self.faults.is_reverted_by(self.child.injector):
+            return REVERT_PATIENCE
+        return UNBEGUN_PATIENCE if self.faults.any_unclaimed() else LEAVE_PATIENCE
 
     # --- concluding ---------------------------------------------------------------------------------------------------
 

@@ -3,26 +3,36 @@
 import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import yaml
 
 from frangible.actions.node_loss import NodeLoss
+from frangible.clock import SystemClock
+from frangible.database import Database
 from frangible.errors import RevertFailed
 from frangible.fault import FaultRegistry, Target
 from frangible.home import Home
 from frangible.inventory import Inventory, load_inventory
 from frangible.journal import Journal
 from frangible.ledger import Lease, LeaseState, Ledger
+from frangible.ledger.schema import LEDGER
 from frangible.platforms import Platform, open_platform
 from frangible.process import ProcessIdentity
 from frangible.recovery import recover
 from frangible.reverting import Reverter
+from frangible.supervisor.faults import Faults
+
+if TYPE_CHECKING:
+    from frangible.supervisor.admitting import Admitted
 
 NODE = Target("node", "n1")
 
@@ -185,6 +195,106 @@ def test_a_revert_without_a_ledger_still_reverts_and_says_that_nobody_knows(plac
     assert not done.recorded
 
 
+@contextlib.contextmanager
+def ledger_held_by_somebody(place: Place) -> Iterator[None]:
+    """Somebody else in the middle of writing the ledger: everybody can read, and nobody can write."""
+    with contextlib.closing(sqlite3.connect(place.home.path / "ledger.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def test_a_revert_does_not_wait_for_a_ledger_that_somebody_holds(place):
+    """The node is on again while the ledger is still held; what was done is recorded later."""
+    lease = place.lease(LeaseState.INJECTED)
+    told: list[str] = []
+    with ledger_held_by_somebody(place):
+        done = place.reverter(report=lambda _lease, state, _detail: told.append(state)).revert(lease, NodeLoss())
+        assert place.powered
+        assert told == ["reverting", "reverted"]
+        assert not done.recorded
+    assert place.reverter().record(lease, done.detail).recorded
+
+
+class LateClaim(Ledger):
+    """The ledger, in which somebody's claim lands late: between the claim and the record of whoever comes first."""
+
+    late: ProcessIdentity | None = None
+
+    def mark_reverted(self, lease_id: str, epoch: int) -> Lease:
+        """Let the late claim land first, once."""
+        if self.late is not None:
+            self.claim(lease_id, self.late)
+            self.late = None
+        return super().mark_reverted(lease_id, epoch)
+
+
+def test_a_claim_that_lands_late_does_not_keep_a_revert_from_being_recorded(place):
+    """The chaoslib process gave up waiting for its claim, which lands when the ledger is free again: while the supervisor records."""
+    lease = place.lease(LeaseState.INJECTED)
+    with contextlib.closing(LateClaim(Database.open(f"sqlite:///{place.home.path / 'ledger.db'}", LEDGER))) as ledger:
+        ledger.late = dead()
+        assert place.reverter(ledger=ledger).record(lease, "powered again").recorded
+    assert place.ledger.get(lease.id).state is LeaseState.REVERTED
+
+
+def heard(faults: Faults, lease: Lease, state: str, **more: object) -> None:
+    """The chaoslib process tells the supervisor of a lease."""
+    faults.hear({"type": "fault", "lease": lease.id, "fault": lease.fault, "target": str(lease.target), "state": state, "detail": "", **more})
+
+
+@dataclass
+class ManualClock(SystemClock):
+    """A monotonic clock that stands still between steps."""
+
+    now: float = 100.0
+
+    def monotonic(self) -> float:
+        """Where it was set."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def faults(place, clock) -> Faults:
+    run: Any = SimpleNamespace(plan=SimpleNamespace(run_id="r1"), ledger=place.ledger, platform=place.platform)
+    return Faults(run, FaultRegistry(), lambda **_: None, lambda _: None, clock)
+
+
+def test_a_process_that_says_that_it_reverts_is_believed_while_the_ledger_cannot_be_told(place, faults, clock):
+    """Its claim cannot be written, so its word counts, until it says that it is done; then it has to get on with the next."""
+    lease = place.lease(LeaseState.INJECTED)
+    heard(faults, lease, "injected", copy=lease.to_json())
+    with ledger_held_by_somebody(place):
+        assert not faults.is_reverted_by(lease.injector)
+        assert faults.any_unclaimed()
+        stopped = clock.monotonic()
+        clock.now += 0.3
+        heard(faults, lease, "reverting")
+        assert faults.is_reverted_by(lease.injector)
+        assert faults.idle_since(stopped) == pytest.approx(0.0)
+        clock.now += 1.0
+        heard(faults, lease, "reverted")
+        clock.now += 0.1
+        assert not faults.is_reverted_by(lease.injector)
+        assert not faults.any_unclaimed()
+        assert faults.idle_since(stopped) == pytest.approx(0.1)
+
+
+def test_the_ledger_says_who_reverts(place, faults):
+    """A claim counts for its claimer alone."""
+    lease = place.lease(LeaseState.INJECTED)
+    place.ledger.claim(lease.id, lease.injector)
+    assert faults.is_reverted_by(lease.injector)
+    assert not faults.is_reverted_by(dead())
+    assert not faults.is_reverted_by(None)
+    assert not faults.any_unclaimed()
+
+
 def test_a_node_that_does_not_come_back_is_a_failed_revert_that_stays_open(place):
     lease = place.lease(LeaseState.INJECTED)
     place.switch.parent.chmod(0o500)
@@ -279,3 +389,22 @@ def test_two_recoveries_at_once_leave_one_closed_lease(place, own_stores):
 def dead() -> ProcessIdentity:
     """The identity of a process of this host that has ended."""
     return replace(ProcessIdentity.current(), start=1)
+
+
+def test_a_copy_that_the_injector_could_not_remove_any_more_is_removed_by_the_supervisor(place: Place):
+    """The chaoslib process died between telling the ledger and removing the copy; another run's copy stays."""
+    lease = place.lease(LeaseState.INJECTED)
+    place.platform.put_lease_copy("n1", "r2-1", lease.to_json())
+    claimed = place.ledger.claim(lease.id, ProcessIdentity.current())
+    place.platform.power_on("n1")
+    place.ledger.mark_reverted(lease.id, claimed.epoch)
+    faults = Faults(
+        cast("Admitted", SimpleNamespace(ledger=place.ledger, platform=place.platform)), FaultRegistry(), lambda **_: None, lambda _: None, SystemClock()
+    )
+    told = {"lease": lease.id, "fault": lease.fault, "target": str(lease.target), "detail": ""}
+    faults.hear({**told, "state": "intended", "copy": lease.to_json()})
+    faults.remove_copies()
+    assert set(place.platform.lease_copies()) == {lease.id, "r2-1"}  # in force, as far as was heard
+    faults.hear({**told, "state": "reverted"})
+    faults.remove_copies()
+    assert set(place.platform.lease_copies()) == {"r2-1"}
