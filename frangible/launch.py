@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment, Inventory
     from frangible.progress import Event
 
-__all__ = ["RunHandle", "hypotheses_for", "prepare", "start", "start_beside"]
+__all__ = ["Known", "RunHandle", "hypotheses_for", "prepare", "start", "start_beside"]
 
 
 def hypotheses_for(experiment: Path, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
@@ -33,6 +34,32 @@ def hypotheses_for(experiment: Path, more: "tuple[Path, ...]" = ()) -> "Mapping[
     shipped = shipped_hypotheses()
     own = [folder for folder in beside if not folder.samefile(shipped)]
     return load_hypotheses((shipped, *own, *more))
+
+
+class Known(Mapping[str, "Hypothesis"]):
+    """What `hypotheses_for` loads, when the first one is asked for: an experiment that names none does not wait for it."""
+
+    def __init__(self, experiment: Path, more: tuple[Path, ...] = ()) -> None:
+        """Load nothing yet, unless somebody asked for more: what is wrong with that is said in any case."""
+        self._load = partial(hypotheses_for, experiment, more)
+        if more:
+            self._all  # noqa: B018 - loads them
+
+    @cached_property
+    def _all(self) -> "Mapping[str, Hypothesis]":
+        return self._load()
+
+    def __getitem__(self, name: str) -> "Hypothesis":
+        """Return one by its name."""
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._all)
 
 
 def prepare(
@@ -49,7 +76,7 @@ def prepare(
     from frangible.experiment import load_experiment_file
     from frangible.validation import validate
 
-    known = hypotheses_for(experiment) if hypotheses is None else hypotheses
+    known = Known(experiment) if hypotheses is None else hypotheses
     problems = validate(experiment, environment, inventory, known)
     if problems:
         raise ExperimentError(problems)

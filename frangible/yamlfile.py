@@ -37,6 +37,7 @@ class Declared(BaseModel):
         serialize_by_alias=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
+        defer_build=True,  # a command builds the validators of the few parts that it reads, not of all that it imports
     )
 
 

@@ -130,7 +130,7 @@ def _plan(
     file = experiment_file(experiment)
     _, loaded = inventory_at(inventory, home)
     chosen = loaded.get(environment)
-    known = launch.hypotheses_for(file, tuple(folders or ()))
+    known = launch.Known(file, tuple(folders or ()))
     return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known), loaded
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from frangible.channel import Channel
 from frangible.plan import Plan
-from frangible.supervisor.watch import Supervisor
 
 
 def main() -> int:
@@ -18,13 +17,17 @@ def main() -> int:
     parser.add_argument("--child", type=int, default=None, help="file descriptor of the channel to the chaoslib process; it is started when missing")
     options = parser.parse_args()
     starter = None if options.starter is None else Channel.inherited(options.starter)
+    process = None
     if options.child is not None:
-        return Supervisor(Plan.load(options.folder), Channel.inherited(options.child), starter=starter).run()
-    # The child is started first: it imports chaoslib while the guards are asked here.
-    ours, theirs = Channel.pair()
-    child = start_runner(options.folder, theirs)
-    theirs.close_here()
-    return Supervisor(Plan.load(options.folder), ours, child_process=child, starter=starter).run()
+        child = Channel.inherited(options.child)
+    else:
+        # Started before the supervisor is imported: it imports chaoslib on another processor meanwhile.
+        child, theirs = Channel.pair()
+        process = start_runner(options.folder, theirs)
+        theirs.close_here()
+    from frangible.supervisor.watch import Supervisor
+
+    return Supervisor(Plan.load(options.folder), child, child_process=process, starter=starter).run()
 
 
 def start_runner(folder: Path, channel: Channel) -> "subprocess.Popen[bytes]":
