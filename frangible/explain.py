@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+from frangible.detections import PREFIX
 from frangible.fingerprint import Difference, diff
 from frangible.journal.record import RunRecord
 from frangible.judge import FaultProof, IndicatorVerdict, Outcome, Window, WindowName
@@ -42,6 +43,8 @@ class Explanation:
     indicators: tuple[str, ...]
     faults: tuple[str, ...]
     recovery: str
+    detections: tuple[str, ...]
+    """Whether our own alerts noticed; no part of the verdict."""
     changes: tuple[str, ...]
     """What changed in the environment since the run that it is compared with; the first sentence names that run."""
     notes: tuple[str, ...]
@@ -54,6 +57,7 @@ class Explanation:
             ("Indicators", self.indicators),
             ("Faults", self.faults),
             ("Recovery", (self.recovery,) if self.recovery else ()),
+            ("Alerts", self.detections),
             ("Changed", self.changes),
             ("Also", self.notes),
         )
@@ -68,6 +72,7 @@ def explain(record: RunRecord, previous: RunRecord | None = None) -> Explanation
         indicators=tuple(_indicator(one) for one in sorted(record.indicators, key=lambda one: ORDER.index(one.outcome))),
         faults=tuple(_fault(proof) for proof in record.proofs),
         recovery=_recovery(record),
+        detections=tuple(f"{name.removeprefix(PREFIX)} {told}." for name, told in sorted(record.facts.items()) if name.startswith(PREFIX)),
         changes=_changes(record, previous),
         notes=_notes(record),
         plot=plot_of(record),
@@ -174,7 +179,7 @@ def _difference(one: Difference) -> str:
 def _notes(record: RunRecord) -> tuple[str, ...]:
     missing = sorted(name.removeprefix("guard.") for name, value in record.facts.items() if value == "not configured")
     notes = [f"Guards that the inventory does not configure: {', '.join(missing)}."] if missing else []
-    notes += [f"{name}: {value}" for name, value in sorted(record.facts.items()) if value != "not configured"]
+    notes += [f"{name}: {value}" for name, value in sorted(record.facts.items()) if value != "not configured" and not name.startswith(PREFIX)]
     if record.note:
         notes.append(f"Note: {record.note}")
     if record.ticket:

@@ -15,6 +15,7 @@ from frangible.yamlfile import Declared, Document, problems_of, read_document, y
 
 __all__ = [
     "AbortCondition",
+    "Detection",
     "GaugeBound",
     "GaugeIndicator",
     "Hypothesis",
@@ -55,6 +56,13 @@ class Recovery(Declared):
 
     within: Positive = Field(default=60.0, description="limit from the revert observed until steady again")
     steady_for: Seconds = Field(default=5.0, description="how long every bound must be kept to count as steady")
+
+
+class Detection(Declared):
+    """An alert that should notice the fault: told beside the verdict, never part of it."""
+
+    alert: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="name of the alert, as Prometheus's `ALERTS` has it")
+    within: Positive = Field(description="by when it should fire, from when the fault was first seen")
 
 
 class RatioBound(Declared):
@@ -136,6 +144,7 @@ class Hypothesis(Declared):
     description: str = ""
     requires: LeastLoad | None = Field(default=None, description="the least offered load; below it a run is inconclusive: not exercised")
     indicators: tuple[Indicator, ...] = Field(min_length=1)
+    detections: tuple[Detection, ...] = Field(default=(), description="alerts that should notice; recorded beside the verdict, never changing it")
     recovery: Recovery = Field(default_factory=Recovery)
 
     @field_validator("indicators")

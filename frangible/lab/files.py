@@ -20,8 +20,17 @@ from frangible.lab.programs import Program, node_programs, outside_programs, scr
 from frangible.lab.state import LabState
 from frangible.lab.unprivileged import USER
 
-__all__ = ["remove_data", "write_all"]
+__all__ = ["alert_rules", "remove_data", "write_all"]
 
+IN_TIME = 'sum by (environment) (rate(order_outcomes_total{outcome="in_time"}[5s]))'
+ALERTS = {
+    "OrdersLate": (f"{IN_TIME} / sum by (environment) (rate(order_outcomes_total[5s])) < 0.9", "3s", "fewer than nine in ten orders are in time"),
+    "NodeDown": ('max by (environment, node) (up{environment!="",node!="outside"}) == 0', "3s", "nothing on the node answers"),
+    "NatsDown": ("max by (environment) (nats_reachable) == 0", "2s", "the auditor has no connection to NATS"),
+    "PostgresDown": ("max by (environment) (postgres_reachable) == 0", "2s", "PostgreSQL does not answer the auditor"),
+    "ExecutionBacklog": ("max by (environment) (jetstream_consumer_pending) > 100", "3s", "orders pile up before execution"),
+}
+"""Alert to expression, how long it must be true, and what that means."""
 LEVEL = """\
 [supervisord]
 logfile={log}
@@ -90,6 +99,15 @@ def _write_settings(program: Program) -> None:
         program.settings.write(program.settings_file)
 
 
+def alert_rules() -> dict[str, Any]:
+    """The lab's alerts, evaluated every second, each labelled by environment."""
+    rules = [
+        {"alert": name, "expr": expression, "for": wait, "labels": {"severity": "page"}, "annotations": {"summary": summary}}
+        for name, (expression, wait, summary) in ALERTS.items()
+    ]
+    return {"groups": [{"name": "lab", "interval": "1s", "rules": rules}]}
+
+
 def _write_prometheus(state: LabState) -> None:
     jobs: dict[str, list[dict[str, Any]]] = {}
     for environment, node, program in scraped_programs(state):
@@ -98,10 +116,12 @@ def _write_prometheus(state: LabState) -> None:
     jobs["prometheus"] = [{"targets": [f"127.0.0.1:{state.ports['prometheus']}"]}]
     configuration = {
         "global": {"scrape_interval": "1s", "scrape_timeout": "900ms"},
+        "rule_files": ["alerts.yml"],
         "scrape_configs": [{"job_name": job, "static_configs": targets} for job, targets in jobs.items()],
     }
     folder = Folder(state.folder).prometheus
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "alerts.yml").write_text(yaml.safe_dump(alert_rules(), sort_keys=False))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration, sort_keys=False))
 
 

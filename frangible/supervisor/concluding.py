@@ -75,7 +75,7 @@ def conclude(
         windows=found.windows,
         indicators=verdict.indicators,
         proofs=proofs,
-        facts={**record.facts, **_clock_facts(measuring)},
+        facts={**record.facts, **_clock_facts(measuring), **_detection_facts(measuring, found)},
         recovered_after=found.recovered_after,
         chaos_journal=chaos_journal,
         series=_block_series(plan, found),
@@ -88,6 +88,18 @@ def _clock_facts(measuring: "Measuring") -> dict[str, str]:
     if timeline.skew is not None:
         facts["clock.skew-seconds"] = f"{timeline.skew:+.3f}"
     return facts
+
+
+def _detection_facts(measuring: "Measuring", found: RunEvidence) -> dict[str, str]:
+    """What our own alerts did from the first proof of the fault to the end of what was watched."""
+    from frangible.detections import detections
+    from frangible.judge import WindowName
+
+    watched = [window for window in found.windows if window.name is not WindowName.BASELINE]
+    if measuring.metrics is None or not watched:
+        return {}
+    start, end = min(window.start for window in watched), max(window.end for window in watched)
+    return detections(measuring.metrics, measuring.plan.hypotheses, measuring.labels, start, end, found.scrape_interval)
 
 
 def _block_series(plan: "Plan", found: RunEvidence) -> "JsonValue":

@@ -205,3 +205,12 @@ def test_a_hole_in_the_series_is_a_hole_in_the_sparkline():
 def test_a_flat_series_and_a_single_point_can_be_drawn():
     assert sparkline(Plot("i", (0, 1), (1, 1), None, "", ()))[0].startswith("██")
     assert sparkline(Plot("i", (0,), (1,), None, "", ()))[0].startswith("█")
+
+
+def test_what_alerts_did_stands_beside_the_verdict() -> None:
+    """In a part of its own, and not among the other facts."""
+    told = "fired 4.0 s after the fault was first seen (asked: within 120 s)"
+    found = explain(record(facts={"detection.OrdersLate": told, "clock.skew-seconds": "+0.001"}))
+    assert found.detections == (f"OrdersLate {told}.",)
+    assert ("Alerts", found.detections) in found.sections()
+    assert found.notes == ("clock.skew-seconds: +0.001",)

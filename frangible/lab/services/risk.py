@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 
 from frangible.lab.services import bus
 from frangible.lab.services.serving import end_when_lost, run, serve_metrics
-from frangible.lab.services.settings import Settings
+from frangible.lab.services.settings import BOUND, Settings
 
 CHECKED = Counter("risk_checks", "Orders checked.", ["result"])
 THROTTLED = Counter("risk_throttled_seconds", "Time in which the check had used up its share of CPU.")
@@ -22,8 +22,8 @@ LIMIT = Gauge("risk_cpu_limit", "CPUs that the check keeps to; 0 without limit."
 PERIOD = 0.1
 """Seconds, the kernel's usual quota period."""
 SAMPLE = 20_000
-STALE_AFTER = 3.0
-"""Seconds after which nobody waits for an order any more: working off a backlog of such would make all others late too."""
+STALE_AFTER = 0.7 * BOUND
+"""Seconds after which an order can hardly be in time any more: working off a backlog of such would make all others late too."""
 REMEMBERED = 10_000
 
 
