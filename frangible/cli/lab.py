@@ -65,7 +65,8 @@ def down(
 def status(as_json: AsJson = False) -> None:
     """Show environments, nodes, what is on and ready, ports, offered rate and CPU headroom.
 
-    Headroom is the share of a node's declared CPUs that it did not use during one second. Exits with 3 when the lab is down.
+    Headroom is the share of a node's declared CPUs that it did not use during one second, now and when the lab had come up.
+    Exits with 3 when the lab is down.
 
     \b
     Example:
@@ -90,13 +91,14 @@ def status(as_json: AsJson = False) -> None:
     typer.echo(f"up: {state.folder}\nprometheus: {state.prometheus_url}\ninventory: {state.inventory}")
     for view in views:
         typer.echo(f"\n{view.name} ({view.description}), {view.rate:g} orders/s")
-        typer.echo(columns(("NODE", "ROLES", "POWER", "READY", "HEADROOM", "PORTS"), [_row(node) for node in view.nodes]))
+        typer.echo(columns(("NODE", "ROLES", "POWER", "READY", "HEADROOM", "AT UP", "PORTS"), [_row(node) for node in view.nodes]))
 
 
 def _row(node: "NodeView") -> tuple[str, ...]:
     headroom = "-" if node.headroom is None else f"{node.headroom:.0%} of {node.cpus:g} CPU"
+    calibrated = "-" if node.calibrated is None else f"{node.calibrated:.0%}"
     ports = " ".join(f"{name}:{port}" for name, port in node.ports.items())
-    return (node.name, ",".join(node.roles) or "outside", "on" if node.powered else "OFF", "yes" if node.ready else "no", headroom, ports)
+    return (node.name, ",".join(node.roles) or "outside", "on" if node.powered else "OFF", "yes" if node.ready else "no", headroom, calibrated, ports)
 
 
 def _document(state: "LabState", views: "tuple[EnvironmentView, ...]") -> dict[str, object]:
@@ -120,6 +122,7 @@ def _document(state: "LabState", views: "tuple[EnvironmentView, ...]") -> dict[s
                         "cpus": node.cpus,
                         "cpus-used": round(node.cpus_used, 4),
                         "headroom": None if node.headroom is None else round(node.headroom, 4),
+                        "headroom-at-up": node.calibrated,
                         "ports": node.ports,
                     }
                     for node in view.nodes

@@ -17,12 +17,13 @@ from pathlib import Path
 from frangible.errors import LabError
 from frangible.lab.client import ask
 from frangible.lab.files import remove_data, write_all
-from frangible.lab.layout import Folder, chosen
+from frangible.lab.layout import Folder, chosen, node_key
 from frangible.lab.machines import LAB_VARIABLE
 from frangible.lab.parts import find_tools
 from frangible.lab.ports import choose_ports
 from frangible.lab.programs import port_names
 from frangible.lab.state import LabState
+from frangible.lab.survey import survey
 from frangible.lab.tree import Process, environment_of, kill_until_gone, snapshot
 from frangible.process import ProcessIdentity
 
@@ -114,8 +115,17 @@ def _start(folder: Path, progress: Callable[[str], None], environments: tuple[st
     _wait_for(lambda: _nodes_not_ready(state), "nodes", state, began)
     progress("nodes are ready, waiting for orders in Prometheus")
     _wait_for(lambda: _environments_without_orders(state), "orders acknowledged in time in", state, began)
+    state = state.with_headroom(_headroom(state))
+    state.write()
     progress(f"up after {time.monotonic() - began:.1f} s: orders flow in {', '.join(spec.name for spec in estate)}")
     return state
+
+
+def _headroom(state: LabState) -> dict[str, float]:
+    """Measure what each node has left of the CPUs that it declares, now that orders flow."""
+    views = survey(state)
+    found = {node_key(view.name, node.name): node.headroom for view in views for node in view.nodes}
+    return {key: round(headroom, 4) for key, headroom in found.items() if headroom is not None}
 
 
 def _start_rack(folder: Path) -> None:

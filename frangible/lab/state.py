@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from frangible.errors import LabError
@@ -12,7 +12,7 @@ from frangible.process import ProcessIdentity
 
 __all__ = ["LabState", "Tools"]
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class LabState:
     tools: Tools
     environments: tuple[str, ...] = ()
     """Which of the estate's it has; all of them where none is named."""
+    calibrated: Mapping[str, float] = field(default_factory=dict)
+    """Headroom of each node when the lab had come up, by node key."""
 
     @property
     def estate(self) -> tuple[EnvironmentSpec, ...]:
@@ -64,6 +66,10 @@ class LabState:
         """The same lab with its rack known."""
         return replace(self, rack=rack)
 
+    def with_headroom(self, calibrated: Mapping[str, float]) -> "LabState":
+        """The same lab with what its nodes had left when it had come up."""
+        return replace(self, calibrated=calibrated)
+
     def write(self) -> None:
         """Replace the state file at once; only the owner may read it."""
         file = Folder(self.folder).state
@@ -74,6 +80,7 @@ class LabState:
             "ports": dict(self.ports),
             "password": self.password,
             "environments": list(self.environments),
+            "calibrated": dict(self.calibrated),
             "tools": {
                 "nats": str(tools.nats),
                 "postgres": str(tools.postgres),
@@ -102,6 +109,7 @@ class LabState:
                 str(data["password"]),
                 Tools(Path(tools["nats"]), Path(tools["postgres"]), Path(tools["prometheus"]), dict(tools["versions"])),
                 tuple(map(str, data["environments"])),
+                {str(key): float(share) for key, share in data["calibrated"].items()},
             )
         except FileNotFoundError:
             return None

@@ -24,6 +24,8 @@ class NodeView:
     cpus_used: float
     """Mean of the time that was watched."""
     ports: dict[str, int]
+    calibrated: float | None
+    """The headroom that it had when the lab had come up."""
 
     @property
     def headroom(self) -> float | None:
@@ -66,7 +68,7 @@ def _environments(state: LabState, before: dict[str, dict[str, object]], after: 
         ports = {
             port.removeprefix(prefix).lstrip("/") or name: number for port, number in state.ports.items() if port == prefix or port.startswith(f"{prefix}/")
         }
-        return NodeView(name, roles, bool(after[key]["powered"]), bool(after[key]["ready"]), cpus, used, ports)
+        return NodeView(name, roles, bool(after[key]["powered"]), bool(after[key]["ready"]), cpus, used, ports, state.calibrated.get(key))
 
     for spec in state.estate:
         rate = float(ask(state.folder, {"do": "rate", "environment": spec.name})["rate"])

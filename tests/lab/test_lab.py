@@ -175,6 +175,7 @@ def test_the_inventory_describes_the_lab(running_lab):
 def test_nodes_have_headroom(running_lab):
     """At its normal rate each node uses a part of the CPUs that it declares."""
     views = survey(running_lab.state)
+    assert {node.calibrated is None for view in views for node in view.nodes if node.cpus is not None} == {False}
     assert all(node.headroom > 0.2 for view in views for node in view.nodes if node.headroom is not None)
 
 

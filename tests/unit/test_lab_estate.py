@@ -37,7 +37,7 @@ def test_a_lab_is_found_again_with_its_environments(tmp_path: Path) -> None:
     """What was started is written down with the lab, and ports are only those that it needs."""
     names = ("lab-london",)
     tools = Tools(Path("/n"), Path("/p"), Path("/q"), {})
-    state = LabState(tmp_path, None, choose_ports(port_names(chosen(names))), "secret", tools, names)
+    state = LabState(tmp_path, None, choose_ports(port_names(chosen(names))), "secret", tools, names, {"lab-london/app-1": 0.9})
     state.write()
     found = LabState.read(tmp_path)
     assert found == state
