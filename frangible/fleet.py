@@ -152,6 +152,7 @@ class Fleet:
     _waiting: "list[Plan]" = field(default_factory=list)
     _running: "dict[Future[Event | None], _Running]" = field(default_factory=dict)
     _aborted: str = ""
+    _deaf: bool = False
 
     def run(self) -> tuple[Ended, ...]:
         """Run all of them and return how each ended, in the order of the plans."""
@@ -213,9 +214,19 @@ class Fleet:
             for event in handle.events():
                 if event["event"] in ("verdict", "refused", "failed"):
                     last = event
-                self.on_event(handle.plan, event)
+                self._tell(handle.plan, event)
         finally:
             future.set_result(last)
+
+    def _tell(self, plan: "Plan", event: "Event") -> None:
+        """Pass an event on; when nobody can be told any more, all runs are aborted and followed to their end in silence."""
+        if self._deaf:
+            return
+        try:
+            self.on_event(plan, event)
+        except OSError as error:
+            self._deaf = True
+            self.abort(f"progress cannot be shown any more: {error}")
 
     def _collect(self) -> None:
         """Wait until at least one run has ended, and note how."""

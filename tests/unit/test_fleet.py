@@ -133,6 +133,19 @@ def test_a_supervisor_that_is_killed_spoils_one_run_and_not_the_others(estate):
     assert other.state == "verdict", "the same host: it starts after what the first one left has been looked at"
 
 
+def test_when_nobody_can_be_told_any_more_all_runs_are_aborted_and_followed_to_their_end(estate):
+    loaded, home = inventory(estate), Home(estate / "home")
+    plans = prepare_all([Wanted(estate / "slow.yaml", loaded.get(name)) for name in ("ny-1", "ny-2")], loaded, home)
+
+    def told(_plan, event):
+        if event["event"] == "started":
+            raise BrokenPipeError("the reader has gone")
+
+    ended, left = Fleet(plans, loaded, home, at_most=2, on_event=told).run()
+    assert (ended.state, ended.outcome, left.state) == ("verdict", "inconclusive", "not started")
+    assert "the reader has gone" in left.reasons[0]
+
+
 def test_after_the_stop_rule_nothing_is_started(estate):
     loaded, home = inventory(estate), Home(estate / "home")
     (estate / "home").mkdir()
