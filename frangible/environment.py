@@ -17,6 +17,7 @@ __all__ = [
     "CpuSettings",
     "Environment",
     "Limits",
+    "LoadSettings",
     "Middleware",
     "Node",
     "Owner",
@@ -26,6 +27,7 @@ __all__ = [
     "Secret",
     "Service",
     "ServicesSettings",
+    "Volume",
 ]
 
 
@@ -175,6 +177,7 @@ class Limits(Declared):
 
     nodes_at_once: int = Field(default=1, ge=0)
     share_of_role: float = Field(default=0.5, ge=0, le=1, description="of the nodes of one role")
+    load_at_most: float = Field(default=3.0, ge=1, description="times the load that is offered before")
 
 
 class PowerSettings(Declared):
@@ -241,6 +244,26 @@ class ServicesSettings(Declared):
         return self
 
 
+class LoadSettings(Declared):
+    """How the load that an environment is offered is read and set."""
+
+    driver: Literal["rack", "command"]
+    socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+    read: tuple[str, ...] = Field(default=(), description="command: argument list that prints how many a second are offered")
+    set: tuple[str, ...] = Field(default=(), description="command: argument list that has {rate} a second offered")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        given = {name for name, there in (("socket", self.socket != NOWHERE), ("read", bool(self.read)), ("set", bool(self.set))) if there}
+        wanted = {"socket"} if self.driver == "rack" else {"read", "set"}
+        if given != wanted:
+            listed = ", ".join(f"`{name}`" for name in sorted(wanted))
+            raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
+        if self.set and not any("{rate}" in argument for argument in self.set):
+            raise ValueError("expected `{rate}` in an argument of `set`; without it the command would not know what to offer")
+        return self
+
+
 class PlatformSettings(Declared):
     """How nodes and services of an environment are reached."""
 
@@ -251,6 +274,7 @@ class PlatformSettings(Declared):
     power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
     cpu: CpuSettings | None = Field(default=None, description="who holds a node's CPUs at a utilisation; without it none can be saturated")
     services: ServicesSettings | None = Field(default=None, description="how services are switched; without it none can be restarted or paused")
+    load: LoadSettings | None = Field(default=None, description="how the offered load is read and set; without it it cannot be raised")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -281,6 +305,13 @@ class PrometheusSettings(Declared):
         return self
 
 
+class Volume(Declared):
+    """What an environment has to take at its busiest."""
+
+    highest_per_second: float = Field(gt=0, description="highest number of messages a second in the previous six months")
+    metric: str = Field(default="", description="where that number comes from, for whoever brings it up to date")
+
+
 class Environment(Declared):
     """The unit that is judged: one parent or child cluster. Inheritance is already applied."""
 
@@ -298,6 +329,7 @@ class Environment(Declared):
     middleware: tuple[Middleware, ...] = ()
     shares: tuple[Name, ...] = Field(default=(), description="resources used together with other environments; runs on them exclude each other")
     machine: Name | None = Field(default=None, description="machine that its nodes share with others'; who needs one of its parts alone excludes who does too")
+    volume: Volume | None = Field(default=None, description="the highest volume of the previous six months; a surge offers twice that")
     limits: Limits = Field(default_factory=Limits)
 
     def nodes_of(self, role: str) -> tuple[Node, ...]:

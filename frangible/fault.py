@@ -12,7 +12,7 @@ from frangible.errors import FaultError
 if TYPE_CHECKING:
     from frangible.platforms import Platform
 
-__all__ = ["Fault", "FaultRegistry", "JsonValue", "Observation", "Prior", "Target"]
+__all__ = ["Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target"]
 
 type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 type Prior = dict[str, JsonValue]
@@ -91,6 +91,14 @@ class Fault(Protocol):
 
     def observe_reverted(self, platform: "Platform", target: Target, prior: Prior) -> Observation:
         """Look whether nothing of the fault is left."""
+
+
+@runtime_checkable
+class LoadFault(Protocol):
+    """What a fault on a load has beside: how much more it offers, for the guard."""
+
+    def times(self, platform: "Platform") -> float:
+        """Return how many times the present load would be offered."""
 
 
 def fault_parameters(fault: Fault) -> dict[str, JsonValue]:

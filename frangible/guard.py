@@ -42,6 +42,8 @@ class Facts:
     limits: "Limits"
     observers: Mapping[str, str]
     """Where `prometheus`, the `runner` and other observers are: a node or host name, or `outside`; empty or missing when unknown."""
+    load_times: float = 1.0
+    """How many times the present load is about to be offered."""
     unanswered: tuple[str, ...] = ()
     """Guards that could not get their answer, and why."""
 
@@ -63,7 +65,7 @@ class Decision:
 
 def decide(facts: Facts) -> Decision:
     """Ask every guard; all reasons are given at once."""
-    guards = (_tier, _stops, _leases, _unknown_targets, _nodes_at_once, _shares_of_roles, _observers, _unanswered)
+    guards = (_tier, _stops, _leases, _unknown_targets, _nodes_at_once, _shares_of_roles, _load, _observers, _unanswered)
     reasons = tuple(reason for guard in guards for reason in guard(facts))
     return Decision(reasons, NOT_YET if facts.observers.get("prometheus") else (*NOT_YET, "prometheus location"))
 
@@ -113,6 +115,14 @@ def _shares_of_roles(facts: Facts) -> Iterator[str]:
                 f"{len(taken)} of {len(nodes)} nodes of role {role} in {facts.environment} would be hit ({_listed(sorted(taken))}) and its limits allow "
                 f"a share of {facts.limits.share_of_role:g}; choose fewer, or raise `share-of-role`"
             )
+
+
+def _load(facts: Facts) -> Iterator[str]:
+    if not facts.load_times <= facts.limits.load_at_most + ROUNDING:  # not a number is no yes either
+        yield (
+            f"{facts.environment} would be offered {facts.load_times:.3g} times its present load and its limits allow {facts.limits.load_at_most:g} times; "
+            "choose a smaller `factor`, or raise `load-at-most`"
+        )
 
 
 def _observers(facts: Facts) -> Iterator[str]:

@@ -10,7 +10,7 @@ from frangible import admission
 from frangible.admission import Admission, RunAborted
 from frangible.clock import SystemClock
 from frangible.errors import FaultError, FrangibleError, Refused
-from frangible.fault import Fault, Observation, Target, fault_parameters
+from frangible.fault import Fault, LoadFault, Observation, Target, fault_parameters
 from frangible.process import ProcessIdentity
 from frangible.reverting import Reverted, Reverter
 from frangible.targets import Choice, draw
@@ -63,7 +63,8 @@ def perform(fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
 def _perform(run: Admission, fault: Fault, choice: Choice, hold: float) -> dict[str, object]:
     targets, seed = draw(run.plan.environment, fault.target_kind, choice)
     nodes = sorted({target.node for target in targets if target.kind != "load"})
-    answer = run.link.ask("inject", fault=fault.kind, targets=nodes, target_kind=fault.target_kind)
+    times = fault.times(run.platform) if isinstance(fault, LoadFault) else 1.0
+    answer = run.link.ask("inject", fault=fault.kind, targets=nodes, target_kind=fault.target_kind, load_times=times)
     if not answer["allowed"]:
         raise Refused(*answer["reasons"])
     with _in_force(run, fault, targets, hold) as held:

@@ -46,7 +46,13 @@ def primitives_of(environment: Environment) -> frozenset[str]:
         return frozenset()
     services = platform.services
     pausing = services is not None and (services.driver == "rack" or bool(services.pause))
-    offered = {"power": platform.power is not None, "cpu": platform.cpu is not None, "services": services is not None, "pause": pausing}
+    offered = {
+        "power": platform.power is not None,
+        "cpu": platform.cpu is not None,
+        "load": platform.load is not None,
+        "services": services is not None,
+        "pause": pausing,
+    }
     return frozenset(name for name, there in offered.items() if there)
 
 

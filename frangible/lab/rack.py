@@ -103,7 +103,7 @@ class Rack:
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 10_000:
                 raise LabError(f"expected a rate from 0 to 10000 orders a second, found {rate!r}")
             fresh = file.with_suffix(".new")
-            fresh.write_text(f"{rate:g}\n")
+            fresh.write_text(f"{rate!r}\n")
             fresh.replace(file)
         return {"rate": float(file.read_text())}
 

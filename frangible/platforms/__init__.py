@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
 
-__all__ = ["BurnerState", "NodeState", "Platform", "ServiceState", "open_platform"]
+__all__ = ["BurnerState", "LoadState", "NodeState", "Platform", "ServiceState", "open_platform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,16 @@ class ServiceState:
     """Seconds from its last stop until it was ready again, where the platform measured that."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """What an environment is offered right now."""
+
+    rate: float
+    """Orders (or whatever the environment takes) a second, as its load is set."""
+    highest: float | None
+    """The highest a second of the previous six months, where the inventory declares it."""
+
+
 class Platform(Protocol):
     """Primitives of one environment. Every call has a deadline and raises `PlatformError`.
 
@@ -109,6 +119,12 @@ class Platform(Protocol):
 
     def resume_service(self, node: str, name: str, processes: tuple[ProcessIdentity, ...], leave: tuple[ProcessIdentity, ...]) -> None:
         """Let a service and whatever lives of `processes` go on (SIGCONT), but nothing of `leave`. Idempotent. Primitive `pause`."""
+
+    def load(self) -> LoadState:
+        """Look at the load that is offered. Primitive `load`."""
+
+    def set_load(self, rate: float) -> None:
+        """Offer so many a second from now on. Idempotent. Primitive `load`."""
 
     def processes_gone(self, processes: tuple[ProcessIdentity, ...]) -> bool:
         """Whether none of these processes of the environment is alive any more."""

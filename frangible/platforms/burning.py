@@ -14,7 +14,7 @@ from typing import Protocol
 
 from frangible.errors import PlatformError
 from frangible.platforms import BurnerState
-from frangible.platforms.power import RackDriver
+from frangible.platforms.asking import DEADLINE, ask_rack
 from frangible.process import ProcessIdentity
 
 __all__ = ["BurnerDriver", "BurnerFolder", "HostBurners", "RackBurners"]
@@ -149,11 +149,11 @@ class RackBurners:
 
     def start(self, node: str, name: str, utilisation: float, seconds: float) -> None:
         """Ask for `burn`."""
-        self._rack.ask("burn", node, burner=name, utilisation=utilisation, seconds=seconds)
+        self._ask("burn", node, burner=name, utilisation=utilisation, seconds=seconds)
 
     def look(self, node: str, name: str) -> BurnerState:
         """Ask for `burner`."""
-        reply = self._rack.ask("burner", node, burner=name)
+        reply = self._ask("burner", node, burner=name)
         try:
             achieved, average, duty, processes = reply["achieved"], reply["average"], reply["duty"], reply["processes"]
             pids = tuple(map(int, processes))  # type: ignore[call-overload]
@@ -163,16 +163,16 @@ class RackBurners:
 
     def stop(self, node: str, name: str) -> None:
         """Ask for `burn_stop`."""
-        self._rack.ask("burn_stop", node, burner=name)
+        self._ask("burn_stop", node, burner=name)
 
     def running(self, node: str) -> tuple[str, ...]:
         """Ask for `burners`."""
-        names = self._rack.ask("burners", node)["burners"]
+        names = self._ask("burners", node)["burners"]
         return tuple(map(str, names)) if isinstance(names, list) else ()
 
-    @property
-    def _rack(self) -> RackDriver:
-        return RackDriver(self.environment, self.socket)
+    def _ask(self, verb: str, node: str, **more: object) -> dict[str, object]:
+        who = f"environment {self.environment}, node {node}: rack {self.socket}: {verb}"
+        return ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node, **more}, who, DEADLINE)
 
 
 def _number(value: object) -> float | None:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, NodeState, ServiceState
+from frangible.platforms import BurnerState, LoadState, NodeState, ServiceState
 from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
+from frangible.platforms.loading import CommandLoad, LoadDriver, RackLoad
 from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
 from frangible.platforms.services import CommandServices, RackServices, ServiceDriver
 from frangible.platforms.transports import LocalTransport, Transport
@@ -36,9 +37,11 @@ class HostsPlatform:
         self.power = _power(environment)
         self.burning = self._burning()
         self.services = _services(environment)
+        self.loading = self._loading()
         offered = {
             "power": self.power is not None,
             "cpu": self.burning is not None,
+            "load": self.loading is not None,
             "services": self.services is not None,
             "pause": self.services is not None and self.services.can_pause,
         }
@@ -92,6 +95,15 @@ class HostsPlatform:
         """Let a service go on."""
         self._services(node, name).resume(node, name, processes, leave)
 
+    def load(self) -> LoadState:
+        """Look at the load that is offered."""
+        highest = self.environment.volume.highest_per_second if self.environment.volume else None
+        return LoadState(self._load().rate(), highest)
+
+    def set_load(self, rate: float) -> None:
+        """Offer so many a second."""
+        self._load().set(rate)
+
     def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
         """Whether none of these processes is alive; one that ran on another host cannot be seen from here."""
         for process in processes:
@@ -144,6 +156,19 @@ class HostsPlatform:
             if not part or part.startswith(".") or "/" in part or "\0" in part:
                 raise PlatformError(f"environment {self.environment.name}: {part!r} cannot name a lease copy: expected a plain file name")
         return self._root / target / LEASES / f"{lease_id}{SUFFIX}"
+
+    def _load(self) -> LoadDriver:
+        if self.loading is None:
+            raise PlatformError(f"environment {self.environment.name}: its load cannot be set: declare `platform.load` in the inventory")
+        return self.loading
+
+    def _loading(self) -> LoadDriver | None:
+        settings = self.environment.platform.load
+        if settings is None:
+            return None
+        if settings.driver == "rack":
+            return RackLoad(self.environment.name, settings.socket)
+        return CommandLoad(self.environment.name, settings.read, settings.set)
 
     def _burning(self) -> BurnerDriver | None:
         settings = self.environment.platform.cpu

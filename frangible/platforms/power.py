@@ -12,7 +12,7 @@ from frangible.platforms.asking import DEADLINE, ask_rack, local_processes, run_
 
 __all__ = ["CommandDriver", "PowerDriver", "RackDriver"]
 
-type RackVerb = Literal["power_on", "power_off", "node", "burn", "burner", "burn_stop", "burners", "rate"]
+type RackVerb = Literal["power_on", "power_off", "node"]
 
 
 class PowerDriver(Protocol):
@@ -43,23 +43,22 @@ class RackDriver:
 
     def on(self, node: str) -> None:
         """Ask the rack for `power_on`; what already runs is left alone."""
-        self.ask("power_on", node)
+        self._ask("power_on", node)
 
     def off(self, node: str) -> None:
         """Ask the rack for `power_off`."""
-        self.ask("power_off", node)
+        self._ask("power_off", node)
 
     def state(self, node: str) -> NodeState:
         """Ask the rack what it knows of the node."""
-        reply = self.ask("node", node)
+        reply = self._ask("node", node)
         try:
             return _node_state(node, reply)
         except (KeyError, TypeError, ValueError) as error:
             raise PlatformError(f"{self._who('node', node)}: expected `powered`, `instance`, `ready`, `processes`; got {short(json.dumps(reply))}") from error
 
-    def ask(self, verb: RackVerb, node: str, **more: object) -> dict[str, object]:
-        """Send one request and return the accepted reply."""
-        return ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node, **more}, self._who(verb, node), self.deadline)
+    def _ask(self, verb: RackVerb, node: str) -> dict[str, object]:
+        return ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node}, self._who(verb, node), self.deadline)
 
     def _who(self, verb: RackVerb, node: str) -> str:
         return f"environment {self.environment}, node {node}: rack {self.socket}: {verb}"

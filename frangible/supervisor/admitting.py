@@ -67,7 +67,7 @@ def admit(plan: "Plan") -> Admitted:
     return Admitted(plan, ledger, journal, platform, locks, record)
 
 
-def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: tuple[str, ...]) -> "Facts":
+def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: tuple[str, ...], load_times: float = 1.0) -> "Facts":
     """Collect what the guards ask about; a question without an answer is listed as such, and refuses."""
     from frangible.guard import Facts
 
@@ -100,6 +100,7 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
         nodes_in_force=in_force,
         limits=environment.limits,
         observers=observers,
+        load_times=load_times,
         unanswered=tuple(unanswered),
     )
 

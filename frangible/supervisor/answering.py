@@ -90,7 +90,8 @@ class Answering:
             return (problem,)
         from frangible.guard import decide
 
-        return decide(guard_facts(plan, self._admitted.ledger, self._admitted.platform, tuple(message["targets"]))).reasons
+        facts = guard_facts(plan, self._admitted.ledger, self._admitted.platform, tuple(message["targets"]), float(message["load_times"]))
+        return decide(facts).reasons
 
     def ask_recovery(self, number: int) -> None:
         """Wait until the environment is steady again; answer at once where there is nothing to recover from."""
