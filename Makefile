@@ -3,7 +3,7 @@ VENV := .cache/venv
 export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark constraints clean
+.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ campaign: setup prometheus ## 200 kills of real runs, looked at in the target
 
 benchmark: setup prometheus ## what a user waits for, side by side with bare chaos run
 	@$(VENV)/bin/python -m benchmarks.speed
+
+benchmark-cpu: setup ## CPU utilisation achieved against requested, beside stress-ng where it is installed; on an idle machine
+	@$(VENV)/bin/python -m benchmarks.cpu
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade
