@@ -22,7 +22,15 @@ environments:
     region: london
     tier: staging
     owner: {team: t}
-    platform: {kind: hosts, root: /r, locks: /l, power: {driver: rack, socket: /s}, cpu: {driver: rack, socket: /s}, load: {driver: rack, socket: /s}}
+    platform:
+      kind: hosts
+      root: /r
+      locks: /l
+      power: {driver: rack, socket: /s}
+      services: {driver: rack, socket: /s}
+      cpu: {driver: rack, socket: /s}
+      load: {driver: rack, socket: /s}
+    middleware: [{name: nats, nodes: [core-1]}]
     prometheus: {url: "http://127.0.0.1:9", scrape-interval: 1s}
     labels: {environment: robust}
     nodes:
