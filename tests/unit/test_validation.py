@@ -30,6 +30,7 @@ environments:
       services: {driver: rack, socket: /s}
       cpu: {driver: rack, socket: /s}
       load: {driver: rack, socket: /s}
+    services: [{name: execution, role: execution}]
     middleware: [{name: nats, nodes: [core-1]}]
     prometheus: {url: "http://127.0.0.1:9", scrape-interval: 1s}
     labels: {environment: robust}
@@ -39,7 +40,7 @@ environments:
       - {name: core-1, roles: [nats]}
   - {name: powerless, parent: robust, platform: {kind: hosts, root: /r, locks: /l}, labels: {environment: powerless}}
   - {name: blind, parent: robust, prometheus: ~}
-  - {name: empty, parent: robust, nodes: [], labels: {environment: empty}}
+  - {name: empty, parent: robust, nodes: [], services: [], middleware: [], labels: {environment: empty}}
 """
 NODE_LOSS = shipped_experiments() / "node-loss.yaml"
 
