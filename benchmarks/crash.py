@@ -1,6 +1,7 @@
 """The crash campaign: kill the processes of real runs on the embedded lab, then look in the target for what is left over.
 
-    python -m benchmarks.crash --kills 200
+    python -m benchmarks.crash --kills 200                          # of runs of every fault in turn
+    python -m benchmarks.crash --kills 40 --fault process-pause     # of runs of this one
 
 Each kill starts a real run, waits for a step of the lease or for a random moment, sends SIGKILL to some of the run's processes, lets the
 survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders and the process
@@ -20,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,36 +29,49 @@ from pathlib import Path
 import psutil
 from rich.progress import Progress
 
+from frangible.errors import PlatformError
 from frangible.home import Home
 from frangible.inventory import Environment, load_inventory
 from frangible.journal import Journal
 from frangible.lab import down, status, up
 from frangible.ledger import Ledger
 from frangible.platforms import open_platform
+from frangible.targets import Choice, candidates
 
 PAUSING = Path(__file__).parent / "pausing"
+ENVIRONMENTS = ("lab-london", "lab-newyork")
+"""Side by side; more would only make each other slow."""
 LIMIT = 90.0
 """Seconds that any one wait of a kill may take."""
 
-STEPS = [
-    f"{process}:{place}:{moment}"
-    for process, places in {
-        "runner": (
-            "Ledger.intend",
-            "HostsPlatform.put_lease_copy",
-            "Ledger.begin_injecting",
-            "HostsPlatform.power_off",
-            "Ledger.mark_injected",
-            "Ledger.claim",
-            "HostsPlatform.power_on",
-            "Ledger.mark_reverted",
-            "HostsPlatform.delete_lease_copy",
-        ),
-        "supervisor": ("Journal.start", "Journal.finish"),
-    }.items()
-    for place in places
-    for moment in ("before", "after")
-]
+
+@dataclass(frozen=True)
+class Injected:
+    """One kind of fault as the campaign injects it."""
+
+    module: str
+    func: str
+    arguments: str
+    """As YAML; HOLD becomes the seconds."""
+    places: tuple[str, ...]
+    """The platform's methods that inject and revert it."""
+
+
+FAULTS = {
+    "node-loss": Injected("node_loss", "lose_nodes", "{role: execution, count: 1, hold: HOLD}", ("power_off", "power_on")),
+    "middleware-restart": Injected("middleware_restart", "restart", "{service: execution, hold: HOLD}", ("stop_service", "start_service")),
+    "process-pause": Injected("process_pause", "pause", "{service: execution, hold: HOLD}", ("pause_service", "resume_service")),
+}
+
+
+def steps(fault: str) -> list[str]:
+    """Every step of a run with this fault at which one of its processes can be stopped."""
+    runner = ("Ledger.intend", "HostsPlatform.put_lease_copy", "Ledger.begin_injecting", "Ledger.mark_injected", "Ledger.claim", "Ledger.mark_reverted")
+    platform = (f"HostsPlatform.{place}" for place in FAULTS[fault].places)
+    places = {"runner": (*runner, *platform, "HostsPlatform.delete_lease_copy"), "supervisor": ("Journal.start", "Journal.finish")}
+    return [f"{process}:{place}:{moment}" for process, listed in places.items() for place in listed for moment in ("before", "after")]
+
+
 VICTIMS = (
     ("runner",),
     ("supervisor",),
@@ -74,6 +88,7 @@ class Kill:
     """One experiment of the campaign."""
 
     number: int
+    fault: str
     path: str
     victims: tuple[str, ...]
     step: str
@@ -86,7 +101,7 @@ class Kill:
     def __str__(self) -> str:
         """Say what is killed, and when."""
         when = self.step or f"{self.after:.2f} s"
-        return f"{self.path}: kill {'+'.join(self.victims)} at {when}"
+        return f"{self.fault}, {self.path}: kill {'+'.join(self.victims)} at {when}"
 
 
 @dataclass
@@ -96,7 +111,7 @@ class Outcome:
     kill: Kill
     leftovers: list[str] = field(default_factory=list)
     clean_after: float | None = None
-    """Seconds from the kill until every node had power again, when one was off."""
+    """Seconds from the kill until nothing was off, stopped or paused any more, when something was."""
     verdict: str = ""
     run: str = ""
     seconds: float = 0.0
@@ -107,24 +122,34 @@ class Outcome:
         return f"#{self.kill.number} {self.kill} ({self.run}): {self.verdict}, {self.seconds:.0f} s: {left}"
 
 
-def kills(count: int, seed: int) -> Iterator[Kill]:
-    """Every step with every kind of victim in turn, mixed with random moments."""
+def kills(count: int, seed: int, faults: Sequence[str] = tuple(FAULTS)) -> Iterator[Kill]:
+    """Every step with every kind of victim in turn, mixed with random moments; two kills of one fault, then two of the next."""
     chance = random.Random(seed)
-    pairs = [(step, victims) for step in STEPS for victims in VICTIMS]
-    chance.shuffle(pairs)
-    steps = itertools.cycle(pairs)
+    planned = {}
+    for fault in faults:
+        pairs = [(step, victims) for step in steps(fault) for victims in VICTIMS]
+        chance.shuffle(pairs)
+        planned[fault] = itertools.cycle(pairs)
     for number in range(count):
-        step, victims = next(steps) if number % 2 == 0 else ("", chance.choice(VICTIMS))
+        fault = faults[number // 2 % len(faults)]
+        step, victims = next(planned[fault]) if number % 2 == 0 else ("", chance.choice(VICTIMS))
         path = "frangible run" if chance.random() < 0.6 else "chaos run"
-        yield Kill(number, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
+        yield Kill(number, fault, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
 
 
-def experiment(folder: Path, hold: float = 5.0) -> Path:
-    """Write the campaign's experiment: a node loss with windows as short as they can be."""
-    path = folder / "short-node-loss.yaml"
+def experiments(folder: Path, hold: float = 5.0) -> dict[str, Path]:
+    """Write an experiment for each fault, with windows as short as they can be, and their hypothesis; return them by fault."""
+    hypotheses = folder / "hypotheses"
+    hypotheses.mkdir()
+    (hypotheses / "crash-campaign.yaml").write_text(HYPOTHESIS)
+    return {name: _experiment(folder, name, fault, hold) for name, fault in FAULTS.items()}
+
+
+def _experiment(folder: Path, name: str, fault: Injected, hold: float) -> Path:
+    path = folder / f"short-{name}.yaml"
     path.write_text(
         """\
-title: A short node loss
+title: A short FAULT
 description: As short as the lab allows, to be killed at every step.
 controls:
   - name: frangible
@@ -140,16 +165,20 @@ steady-state-hypothesis:
       tolerance: true
       provider: {type: python, module: frangible.probes.steady_state, func: steady_state, arguments: {hypothesis: crash-campaign}}
 method:
-  - name: lose-a-node
+  - name: inject
     type: action
-    provider: {type: python, module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution, count: 1, hold: HOLD}}
+    provider: {type: python, module: frangible.actions.MODULE, func: FUNC, arguments: ARGUMENTS}
 rollbacks: []
-""".replace("HOLD", str(hold))
+""".replace("FAULT", name)
+        .replace("MODULE", fault.module)
+        .replace("FUNC", fault.func)
+        .replace("ARGUMENTS", fault.arguments)
+        .replace("HOLD", str(hold))
     )
-    hypotheses = folder / "hypotheses"
-    hypotheses.mkdir()
-    (hypotheses / "crash-campaign.yaml").write_text(
-        """\
+    return path
+
+
+HYPOTHESIS = """\
 name: crash-campaign
 title: Some orders are acknowledged
 requires: {metric: 'orders_offered_total{${labels}}', at-least: 30}
@@ -164,8 +193,6 @@ indicators:
     tolerated-share: 0.19
     when-absent: broken
 """
-    )
-    return path
 
 
 class Campaign:
@@ -175,7 +202,7 @@ class Campaign:
         """Take the lab that is up in `home`."""
         self.home = home
         self.inventory = load_inventory(home.lab / "inventory.yaml")
-        self.experiment = experiment(folder)
+        self.experiments = experiments(folder)
         self._known = set(home.runs.glob("*"))
 
     def execute(self, kill: Kill, environment: str) -> Outcome:
@@ -192,7 +219,7 @@ class Campaign:
             self._reach(kill, folder, starter)
             killed_at = time.monotonic()
             self._kill(kill, folder, starter)
-            outcome.clean_after = self._until_powered(environment, killed_at, kill, folder, starter)
+            outcome.clean_after = self._until_clean(environment, killed_at, kill, folder, starter)
             outcome.verdict = self._outcome_of(folder.name)
             outcome.leftovers.extend(self._leftovers(environment, folder))
         finally:
@@ -202,9 +229,10 @@ class Campaign:
         return outcome
 
     def _start(self, kill: Kill, environment: str) -> "subprocess.Popen[bytes]":
+        experiment = self.experiments[kill.fault]
         command = {
-            "frangible run": [sys.executable, "-m", "frangible.cli", "run", str(self.experiment), "--environment", environment, "--quiet"],
-            "chaos run": [sys.executable, "-m", "chaostoolkit", "--no-version-check", "--no-log-file", "run", str(self.experiment)],
+            "frangible run": [sys.executable, "-m", "frangible.cli", "run", str(experiment), "--environment", environment, "--quiet"],
+            "chaos run": [sys.executable, "-m", "chaostoolkit", "--no-version-check", "--no-log-file", "run", str(experiment)],
         }[kill.path]
         if kill.path == "chaos run":
             command[1:3] = [str(Path(sys.executable).with_name("chaos"))]
@@ -218,7 +246,7 @@ class Campaign:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            cwd=self.experiment.parent,
+            cwd=experiment.parent,
         )
 
     def _folder(self, starter: "subprocess.Popen[bytes]", environment: str) -> Path | None:
@@ -276,11 +304,11 @@ class Campaign:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(signal.SIGCONT)
 
-    def _until_powered(self, environment: str, killed_at: float, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> float | None:
-        """Let the survivors finish, recover where the supervisor was lost, and time until every node has power."""
+    def _until_clean(self, environment: str, killed_at: float, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> float | None:
+        """Let the survivors finish, recover where the supervisor was lost, and time until nothing is broken in the target."""
         clean_at: list[float] = []
-        watcher = threading.Thread(target=self._watch_power, args=(environment, clean_at), daemon=True)
-        lost = not self._all_powered(environment)
+        watcher = threading.Thread(target=self._watch_target, args=(environment, clean_at), daemon=True)
+        lost = bool(self._broken(environment))
         watcher.start()
         for _ in _patience():
             if not self._processes(folder, starter):
@@ -299,19 +327,28 @@ class Campaign:
             stderr=subprocess.DEVNULL,
         )
 
-    def _watch_power(self, environment: str, clean_at: list[float]) -> None:
+    def _watch_target(self, environment: str, clean_at: list[float]) -> None:
         for _ in _patience():
-            if self._all_powered(environment):
+            if not self._broken(environment):
                 clean_at.append(time.monotonic())
                 return
 
     def _environment(self, name: str) -> Environment:
         return self.inventory.get(name)
 
-    def _all_powered(self, name: str) -> bool:
+    def _broken(self, name: str) -> list[str]:
+        """Say what is off, stopped or paused in the target."""
         environment = self._environment(name)
         platform = open_platform(environment)
-        return all(platform.node(node.name).powered for node in environment.nodes)
+        found = [f"node {node.name} is off" for node in environment.nodes if not platform.node(node.name).powered]
+        for target in candidates(environment, "service", Choice(service="execution")):
+            try:
+                state = platform.service(target.node, target.service)
+            except PlatformError as error:  # its node has just been powered on
+                found.append(str(error))
+                continue
+            found += [f"{target} does not run"] if not state.running else [f"{target} has stopped processes"] if state.stopped else []
+        return found
 
     def _outcome_of(self, run: str) -> str:
         with contextlib.closing(Journal.open(self.home.journal_url)) as journal:
@@ -322,7 +359,7 @@ class Campaign:
         """Look in the target first, then in the ledger and the journal."""
         environment = self._environment(name)
         platform = open_platform(environment)
-        found = [f"node {node.name} is off" for node in environment.nodes if not platform.node(node.name).powered]
+        found = self._broken(name)
         found += [f"lease copy {lease} is still there" for lease in platform.lease_copies() if lease.startswith(folder.name)]
         found += [f"process {process.pid} of the run is alive" for process in self._processes(folder, None).values()]
         found += [f"lock {holder.key} is held" for holder in platform.locks().holders() if holder.run_id == folder.name and holder.owner.is_alive()]
@@ -372,6 +409,7 @@ def main() -> int:
     """Run the campaign; exit 0 when nothing was left over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="only runs of this fault; may be given several times")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same kills")
     parser.add_argument("--home", type=Path, default=None, help="home with a lab that is up; else one is brought up")
     parser.add_argument("--verbose", action="store_true", help="print a line for each kill")
@@ -379,14 +417,15 @@ def main() -> int:
     options = parser.parse_args()
     with lab(options.home) as home, tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
         os.environ.pop("FRANGIBLE_JOURNAL", None)
-        outcomes = run_campaign(Campaign(home, Path(folder)), list(kills(options.kills, options.seed)), verbose=options.verbose)
+        planned = list(kills(options.kills, options.seed, tuple(options.fault or FAULTS)))
+        outcomes = run_campaign(Campaign(home, Path(folder)), planned, verbose=options.verbose)
     report(outcomes, as_json=options.json)
     return 1 if any(outcome.leftovers for outcome in outcomes) else 0
 
 
 def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> list[Outcome]:
     """Deal the kills to the environments, one at a time in each."""
-    environments = sorted(campaign.inventory.environments)
+    environments = list(ENVIRONMENTS)
     shares = [planned[index :: len(environments)] for index in range(len(environments))]
     with Progress(disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(environments)) as pool:
         task = progress.add_task("kills", total=len(planned))
@@ -404,7 +443,7 @@ def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> l
 
 
 def report(outcomes: list[Outcome], *, as_json: bool) -> None:
-    """Print counts, leftovers, and how long a lost node stayed lost."""
+    """Print counts, leftovers, and how long what was broken stayed broken."""
     times = sorted(outcome.clean_after for outcome in outcomes if outcome.clean_after is not None)
     left = [outcome for outcome in outcomes if outcome.leftovers]
     if as_json:
@@ -414,7 +453,7 @@ def report(outcomes: list[Outcome], *, as_json: bool) -> None:
     print("verdicts: " + ", ".join(f"{name} {count}" for name, count in sorted(Counter(outcome.verdict for outcome in outcomes).items())))
     if times:
         middle, longest = times[len(times) // 2], times[-1]
-        print(f"node without power when killed: {len(times)} times; seconds until it had power again: median {middle:.2f}, longest {longest:.2f}")
+        print(f"target broken when killed: {len(times)} times; seconds until it was whole again: median {middle:.2f}, longest {longest:.2f}")
     for outcome in left:
         print(f"  #{outcome.kill.number} {outcome.kill}: {'; '.join(outcome.leftovers)}")
 

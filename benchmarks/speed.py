@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.crash import experiment as short_experiment
-from benchmarks.crash import lab
+from benchmarks.crash import experiments, lab
 
 TRIVIAL = """\
 title: trivial
@@ -87,7 +86,7 @@ def cold(repeats: int, advance: Callable[[], None]) -> Iterator[tuple[str, list[
 def aborts(repeats: int, home: Path | None, advance: Callable[[], None]) -> list[float]:
     """Abort runs while a node is lost; return the seconds from each signal to the last revert."""
     with lab(home) as found, tempfile.TemporaryDirectory(prefix="frangible-speed-") as name:
-        path = short_experiment(Path(name), hold=30.0)
+        path = experiments(Path(name), hold=30.0)["node-loss"]
         return [_abort(path, found.path, advance) for _ in range(repeats)]
 
 
