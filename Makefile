@@ -3,7 +3,7 @@ VENV := .cache/venv
 export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu constraints clean
+.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ benchmark: setup prometheus ## what a user waits for, side by side with bare cha
 
 benchmark-cpu: setup ## CPU utilisation achieved against requested, beside stress-ng where it is installed; on an idle machine
 	@$(VENV)/bin/python -m benchmarks.cpu
+
+benchmark-journal: setup ## a journal of a million runs: fragility and gate beside plain scans
+	@$(VENV)/bin/python -m benchmarks.journal
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade

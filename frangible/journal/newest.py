@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, literal_column, select
+from sqlalchemy import Connection, Integer, bindparam, literal_column, select
 
 from frangible.gate import Evidence
 from frangible.journal import models
@@ -15,15 +15,25 @@ __all__ = ["indicators_of", "newest"]
 CONCLUSIVE = ("held", "deviated")
 
 
+RUNS = models.runs.c
+OF = (RUNS.environment == bindparam("of_environment"), RUNS.experiment == bindparam("of_experiment"), RUNS.state == literal_column("'finished'"))
+NEWEST = (
+    select(RUNS.id, RUNS.outcome, RUNS.started_at, RUNS.reasons)
+    .where(*OF)
+    .order_by(RUNS.started_at.desc(), RUNS.id.desc())
+    .limit(bindparam("most", type_=Integer))
+)
+"""Built once: a gate asks it for hundreds of experiments and environments."""
+# The concatenation keeps SQLite from the index of outcomes, which has the whole journal's.
+NEWEST_CONCLUSIVE = NEWEST.where(RUNS.outcome.concat("").in_(CONCLUSIVE))
+
+
 def newest(connection: Connection, environment: str, experiment: str, count: int) -> tuple[Evidence, ...]:
     """Return so many of the newest finished runs, newest first, and the newest conclusive one behind them where they have none."""
-    runs = models.runs.c
-    of = (runs.environment == environment, runs.experiment == experiment, runs.state == literal_column("'finished'"))
-    query = select(runs.id, runs.outcome, runs.started_at, runs.reasons).where(*of).order_by(runs.started_at.desc(), runs.id.desc())
-    found = list(_evidence(connection.execute(query.limit(count)).all()))
+    of = {"of_environment": environment, "of_experiment": experiment}
+    found = list(_evidence(connection.execute(NEWEST, {**of, "most": count}).all()))
     if found and not any(one.outcome in CONCLUSIVE for one in found):
-        # The concatenation keeps SQLite from the index of outcomes, which has the whole journal's.
-        found += _evidence(connection.execute(query.where(runs.outcome.concat("").in_(CONCLUSIVE)).limit(1)).all())
+        found += _evidence(connection.execute(NEWEST_CONCLUSIVE, {**of, "most": 1}).all())
     return tuple(found)
 
 
