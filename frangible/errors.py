@@ -49,6 +49,8 @@ class Problem:
     """What was expected and what was found."""
     hint: str = ""
     """What to do about it, such as the nearest valid key."""
+    kind: str = "invalid"
+    """`invalid`, or `hides-shipped`: usable, but its name means something else here than elsewhere."""
 
     def __str__(self) -> str:
         """Render `file:line: where: message (hint)` on one line."""

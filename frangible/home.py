@@ -3,8 +3,15 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["Home"]
+if TYPE_CHECKING:
+    from frangible.estate import Estate
+
+__all__ = ["CONFIGURATION", "Home"]
+
+CONFIGURATION = "frangible.yaml"
+"""Name of the file that says where the parts of an estate are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,26 +19,25 @@ class Home:
     """The folder of frangible's own state; `FRANGIBLE_HOME` names it, else the XDG state folder."""
 
     path: Path
+    journal: str = ""
+    """URL that the estate's `frangible.yaml` gives the journal; empty where it gives none."""
+    ledger: str = ""
 
     @classmethod
     def find(cls) -> "Home":
-        """Return the home that the environment variables ask for; nothing is created."""
-        explicit = os.environ.get("FRANGIBLE_HOME")
-        if explicit:
-            return cls(Path(explicit).expanduser().absolute())
-        state = os.environ.get("XDG_STATE_HOME")
-        base = Path(state) if state else Path.home() / ".local" / "state"
-        return cls(base / "frangible")
+        """Return the home that environment variables and the estate's configuration ask for; nothing is created."""
+        estate = _estate()
+        return cls(_folder()) if estate is None else cls(_folder(), estate.journal_url, estate.ledger_url)
 
     @property
     def journal_url(self) -> str:
-        """SQLAlchemy URL of the journal; `FRANGIBLE_JOURNAL` overrides the SQLite default."""
-        return os.environ.get("FRANGIBLE_JOURNAL") or f"sqlite:///{self.path / 'journal.db'}"
+        """SQLAlchemy URL of the journal: `FRANGIBLE_JOURNAL`, the estate's, SQLite in this folder."""
+        return os.environ.get("FRANGIBLE_JOURNAL") or self.journal or f"sqlite:///{self.path / 'journal.db'}"
 
     @property
     def ledger_url(self) -> str:
-        """SQLAlchemy URL of the ledger; `FRANGIBLE_LEDGER` overrides the SQLite default."""
-        return os.environ.get("FRANGIBLE_LEDGER") or f"sqlite:///{self.path / 'ledger.db'}"
+        """SQLAlchemy URL of the ledger: `FRANGIBLE_LEDGER`, the estate's, SQLite in this folder."""
+        return os.environ.get("FRANGIBLE_LEDGER") or self.ledger or f"sqlite:///{self.path / 'ledger.db'}"
 
     @property
     def runs(self) -> Path:
@@ -42,3 +48,20 @@ class Home:
     def lab(self) -> Path:
         """The embedded lab's one data folder."""
         return self.path / "lab"
+
+
+def _folder() -> Path:
+    explicit = os.environ.get("FRANGIBLE_HOME")
+    if explicit:
+        return Path(explicit).expanduser().absolute()
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "frangible"
+
+
+def _estate() -> "Estate | None":
+    """Load the estate's configuration; without one, nothing that reads YAML is imported."""
+    if not os.environ.get("FRANGIBLE_CONFIG") and not any((folder / CONFIGURATION).is_file() for folder in (Path.cwd(), *Path.cwd().parents)):
+        return None
+    from frangible.estate import find_estate
+
+    return find_estate()

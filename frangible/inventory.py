@@ -25,6 +25,7 @@ from frangible.environment import (
     Service,
 )
 from frangible.errors import InventoryError, Problem, UsageError
+from frangible.estate import VARIABLE, find_estate
 from frangible.home import Home
 from frangible.yamlfile import Declared, Document, Loc, details, nearest, problem_of, read_document, yaml_files
 
@@ -125,7 +126,9 @@ class Inventory:
 
 
 def find_inventory(explicit: Path | None, home: Home) -> Path:
-    """Return the inventory to use: the flag, `FRANGIBLE_INVENTORY`, the nearest `frangible-inventory.yaml` upwards, the lab's.
+    """Return the inventory to use: the flag, `FRANGIBLE_INVENTORY`, that of `FRANGIBLE_CONFIG`, the nearest upwards, the lab's.
+
+    The nearest is a `frangible-inventory.yaml`, or what a `frangible.yaml` names.
 
     Raises `UsageError` when there is none, or when the one that was asked for does not exist.
     """
@@ -135,13 +138,20 @@ def find_inventory(explicit: Path | None, home: Home) -> Path:
             source = "--inventory" if explicit else "FRANGIBLE_INVENTORY"
             raise UsageError(f"{source} names {asked}, which does not exist; give a YAML file or a folder of them")
         return asked
-    here = Path.cwd()
-    for candidate in (*(folder / FILE_NAME for folder in (here, *here.parents)), home.lab / "inventory.yaml"):
-        if candidate.exists():
-            return candidate
+    estate, here = find_estate(), Path.cwd()
+    configured = estate.inventory if estate else None
+    if estate is not None and configured is not None and os.environ.get(VARIABLE):
+        return configured
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).exists():
+            return folder / FILE_NAME
+        if estate is not None and configured is not None and folder == estate.folder:
+            return configured
+    if (home.lab / "inventory.yaml").exists():
+        return home.lab / "inventory.yaml"
     raise UsageError(
-        f"no inventory found: looked for {FILE_NAME} in {here} and above, and for a lab in {home.lab}; "
-        "give --inventory, set FRANGIBLE_INVENTORY, or start the lab with `frangible lab up`"
+        f"no inventory found: looked for {FILE_NAME} and for the inventory of a frangible.yaml in {here} and above, and for a lab in {home.lab}; "
+        "give --inventory, set FRANGIBLE_INVENTORY, write a folder of your own with `frangible init`, or start the lab with `frangible lab up`"
     )
 
 

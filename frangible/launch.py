@@ -23,17 +23,37 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment, Inventory
     from frangible.progress import Event
 
-__all__ = ["Known", "RunHandle", "hypotheses_for", "prepare", "start", "start_beside"]
+__all__ = ["Known", "RunHandle", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside"]
 
 
-def hypotheses_for(experiment: Path, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
-    """Load the shipped hypotheses, those in `hypotheses/` beside the experiment (or beside its folder), and `more`."""
+def hypotheses_for(experiment: Path | None, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
+    """Load the hypotheses that an experiment may name: the shipped, those in `hypotheses/` beside it (or beside its folder), the estate's, and `more`.
+
+    One of your own hides a shipped one of the same name; `hidden_hypotheses` tells. Two of your own with one name are a problem.
+    """
     from frangible.hypothesis import load_hypotheses, shipped_hypotheses
 
-    beside = [folder for folder in (experiment.parent / "hypotheses", experiment.parent.parent / "hypotheses") if folder.is_dir()]
-    shipped = shipped_hypotheses()
-    own = [folder for folder in beside if not folder.samefile(shipped)]
-    return load_hypotheses((shipped, *own, *more))
+    return {**load_hypotheses((shipped_hypotheses(),)), **load_hypotheses(own_hypotheses(experiment, more))}
+
+
+def own_hypotheses(experiment: Path | None, more: "tuple[Path, ...]" = ()) -> tuple[Path, ...]:
+    """Return the files and folders of hypotheses that are not shipped; each place once."""
+    from frangible.estate import find_estate
+    from frangible.hypothesis import shipped_hypotheses
+
+    estate, shipped = find_estate(), shipped_hypotheses().resolve()
+    beside = [] if experiment is None else [experiment.parent / "hypotheses", experiment.parent.parent / "hypotheses"]
+    places = [*(folder for folder in beside if folder.is_dir()), *(estate.hypotheses if estate else ()), *more]
+    return tuple({place.resolve(): place for place in places if place.resolve() != shipped}.values())
+
+
+def hidden_hypotheses(places: "tuple[Path, ...]") -> tuple[str, ...]:
+    """Return the names in these files and folders that hide a shipped hypothesis, sorted."""
+    if not places:
+        return ()
+    from frangible.hypothesis import load_hypotheses, shipped_hypotheses
+
+    return tuple(sorted(load_hypotheses(places).keys() & load_hypotheses((shipped_hypotheses(),)).keys()))
 
 
 class Known(Mapping[str, "Hypothesis"]):

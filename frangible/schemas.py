@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from frangible.durations import PATTERN, format_duration
 from frangible.environment import Environment
+from frangible.estate import Configuration
 from frangible.experiment import Extension
 from frangible.fault import JsonValue
 from frangible.hypothesis import Hypothesis
@@ -21,8 +22,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schemas() -> Mapping[str, dict[str, JsonValue]]:
-    """Return the schemas of `inventory`, `hypothesis`, `experiment` and `policy`."""
+    """Return the schemas of `configuration`, `inventory`, `hypothesis`, `experiment` and `policy`."""
     return {
+        "configuration": _whole(Configuration, "A frangible configuration"),
         "inventory": _inventory(),
         "hypothesis": _whole(Hypothesis, "A frangible hypothesis"),
         "experiment": _experiment(),

@@ -12,7 +12,7 @@ settings.register_profile("frangible", deadline=None, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("frangible"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "frangible")
 
-OURS = ("FRANGIBLE_HOME", "FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER", "FRANGIBLE_ENVIRONMENT", "FRANGIBLE_INVENTORY")
+OURS = ("FRANGIBLE_HOME", "FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER", "FRANGIBLE_ENVIRONMENT", "FRANGIBLE_INVENTORY", "FRANGIBLE_CONFIG")
 TESTS = Path(__file__).parent
 
 

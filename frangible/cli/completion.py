@@ -23,15 +23,15 @@ def environments(incomplete: str) -> list[str]:
 
 
 def experiments(incomplete: str) -> list[str]:
-    """Names of shipped experiments, and files and folders that begin like this."""
-    from frangible.cli.opening import shipped_experiments
+    """Names of your own and of shipped experiments, and files and folders that begin like this."""
+    from frangible.cli.opening import known_experiments
 
     try:
         files = [
             f"{path}/" if path.is_dir() else str(path) for path in _beginning_with(incomplete) if path.is_dir() or path.suffix in {".yaml", ".yml", ".json"}
         ]
-        return [name for name in shipped_experiments() if name.startswith(incomplete)] + sorted(files)
-    except (ImportError, OSError):
+        return [name for name in known_experiments() if name.startswith(incomplete)] + sorted(files)
+    except (FrangibleError, ImportError, OSError):
         return []
 
 
@@ -55,6 +55,6 @@ def runs(incomplete: str) -> list[str]:
     """Ids of the newest runs of this home; their folders are read, not the journal, which takes a library to open."""
     try:
         names = sorted((path.name for path in Home.find().runs.iterdir()), reverse=True)
-    except OSError:
+    except (FrangibleError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)][:MOST]

@@ -98,9 +98,9 @@ def _try(trial: Trial) -> Check:
 
 
 def _hypotheses(folders: "list[Path] | None") -> "list[Hypothesis]":
-    from frangible.hypothesis import load_hypotheses, shipped_hypotheses
+    from frangible import launch
 
-    return list(load_hypotheses((shipped_hypotheses(), *(folders or ()))).values())
+    return list(launch.hypotheses_for(None, tuple(folders or ())).values())
 
 
 # --- the observer -----------------------------------------------------------------------------------------------------

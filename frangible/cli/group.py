@@ -1,6 +1,7 @@
 """The root command: knows every command's name and one-line help, and imports a command only when it is used."""
 
 import importlib
+import os
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Annotated, Protocol
@@ -14,6 +15,7 @@ __all__ = ["COMMANDS", "app", "new_app"]
 
 COMMANDS = {
     "run": "Run one experiment on one environment or many, and judge it.",
+    "init": "Write a starter folder for your own environments.",
     "validate": "Check experiment, hypothesis, inventory and policy files; report all problems at once.",
     "schema": "Print the JSON Schema of a file format.",
     "status": "Show locks, open leases, runs in progress and the halt.",
@@ -123,11 +125,20 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _config(named: str) -> None:
+    if named:  # the processes that the command starts look where it does
+        os.environ["FRANGIBLE_CONFIG"] = named
+
+
 app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True, epilog=EPILOG)
 
 
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")] = False,
+    config: Annotated[
+        str,
+        typer.Option("--config", metavar="PATH", callback=_config, help="A frangible.yaml or its folder; else FRANGIBLE_CONFIG, else the nearest one upwards."),
+    ] = "",
 ) -> None:
     """Find out which environments are fragile, to what, and since which change."""

@@ -22,6 +22,7 @@ An error is one or more lines on stderr that begin with `frangible:`. `FRANGIBLE
 | setting | what it does |
 |---|---|
 | `FRANGIBLE_HOME` | folder of journal, ledger, runs and lab; else `$XDG_STATE_HOME/frangible`, else `~/.local/state/frangible` |
+| `FRANGIBLE_CONFIG` | a `frangible.yaml` or its folder; else the nearest one from the working directory upwards |
 | `FRANGIBLE_INVENTORY` | the inventory, file or folder |
 | `FRANGIBLE_JOURNAL`, `FRANGIBLE_LEDGER` | URLs of other databases |
 | `FRANGIBLE_DEBUG` | show tracebacks |

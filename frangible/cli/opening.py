@@ -1,7 +1,7 @@
 """What commands open: the inventory, the journal, the ledger, the files that an argument names."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from frangible.errors import UsageError
 from frangible.home import Home
 
 if TYPE_CHECKING:
+    from frangible.hypothesis import Hypothesis
     from frangible.inventory import Inventory
     from frangible.journal import Journal
     from frangible.ledger import Ledger
@@ -24,8 +25,10 @@ __all__ = [
     "InventoryPath",
     "RunId",
     "experiment_file",
+    "hypotheses_known",
     "inventory_at",
     "journal_of",
+    "known_experiments",
     "ledger_of",
     "shipped_experiments",
 ]
@@ -37,7 +40,7 @@ EnvironmentNames = Annotated[
 ]
 InventoryPath = Annotated[
     Path | None,
-    typer.Option("--inventory", metavar="PATH", help="Inventory file or folder; else FRANGIBLE_INVENTORY, frangible-inventory.yaml upwards, the lab's."),
+    typer.Option("--inventory", metavar="PATH", help="Inventory file or folder; else FRANGIBLE_INVENTORY, frangible.yaml upwards, the lab's."),
 ]
 HypothesisFolders = Annotated[
     list[Path] | None,
@@ -83,16 +86,40 @@ def shipped_experiments() -> dict[str, Path]:
     return {path.stem: path for folder in frangible.experiments.__path__ for path in sorted(Path(folder).glob("*.yaml"))}
 
 
+def known_experiments() -> dict[str, Path]:
+    """Return every experiment that has a name: the estate's own, then those shipped that none of them hides."""
+    from frangible.estate import find_estate
+
+    estate = find_estate()
+    own = estate.own_experiments() if estate else {}
+    return own | {name: path for name, path in shipped_experiments().items() if name not in own}
+
+
 def experiment_file(name: str) -> Path:
-    """Return the file that a path or the name of a shipped experiment means; raise `UsageError` when there is none."""
+    """Return the file that a path, or the name of an experiment of your own or a shipped one, means; raise `UsageError` when there is none.
+
+    An own one that hides a shipped one is used, and a line on stderr says so.
+    """
     path = Path(name)
     if path.is_file():
         return path
-    shipped = shipped_experiments()
-    if name in shipped:
-        return shipped[name]
+    known, shipped = known_experiments(), shipped_experiments()
+    if name in known:
+        if name in shipped and known[name] != shipped[name]:
+            typer.echo(f"frangible: experiment {name!r} is your own {known[name]}, which hides the shipped one of that name", err=True)
+        return known[name]
     import difflib
 
-    near = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped) or 'none'}"
-    raise UsageError(f"experiment {name!r}: neither a file nor the name of a shipped experiment; {hint}")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
+    raise UsageError(f"experiment {name!r}: neither a file nor the name of an experiment of your own or a shipped one; {hint}")
+
+
+def hypotheses_known(experiment: Path, folders: "list[Path] | None") -> "Mapping[str, Hypothesis]":
+    """Load the hypotheses that an experiment may name; a line on stderr names each that hides a shipped one."""
+    from frangible import launch
+
+    more = tuple(folders or ())
+    for name in launch.hidden_hypotheses(launch.own_hypotheses(experiment, more)):
+        typer.echo(f"frangible: hypothesis {name!r} is your own, which hides the shipped one of that name", err=True)
+    return launch.Known(experiment, more)

@@ -14,7 +14,7 @@ import typer
 from frangible.cli import completion
 from frangible.cli.group import new_app
 from frangible.cli.live import open_view
-from frangible.cli.opening import EnvironmentNames, HypothesisFolders, InventoryPath, experiment_file, inventory_at, journal_of
+from frangible.cli.opening import EnvironmentNames, HypothesisFolders, InventoryPath, experiment_file, hypotheses_known, inventory_at, journal_of
 from frangible.cli.watching import Watched
 from frangible.errors import UsageError
 from frangible.home import Home
@@ -40,7 +40,10 @@ class LeftAlone(Exception):
 @app.command()
 def run(
     experiment: Annotated[
-        str, typer.Argument(metavar="EXPERIMENT", help="An experiment file, or the name of a shipped one.", autocompletion=completion.experiments)
+        str,
+        typer.Argument(
+            metavar="EXPERIMENT", help="An experiment file, or the name of one of your own or a shipped one.", autocompletion=completion.experiments
+        ),
     ],
     environment: EnvironmentNames = None,
     select: Annotated[
@@ -130,7 +133,7 @@ def _plan(
     file = experiment_file(experiment)
     _, loaded = inventory_at(inventory, home)
     chosen = loaded.get(environment)
-    known = launch.Known(file, tuple(folders or ()))
+    known = hypotheses_known(file, folders)
     return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known), loaded
 
 

@@ -1,6 +1,6 @@
 """`frangible validate`: every problem of every file, at once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -10,10 +10,10 @@ import typer
 
 from frangible.cli import completion
 from frangible.cli.group import new_app
-from frangible.cli.opening import AsJson, HypothesisFolders, InventoryPath, experiment_file, inventory_at
+from frangible.cli.opening import AsJson, HypothesisFolders, InventoryPath, experiment_file, inventory_at, known_experiments, shipped_experiments
 from frangible.cli.output import print_json
 from frangible.errors import FrangibleError, InputError, Problem, UsageError
-from frangible.home import Home
+from frangible.home import CONFIGURATION, Home
 
 if TYPE_CHECKING:
     from frangible.environment import Environment
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "app", "kind_of"]
 
+HIDES = "hides-shipped"
+"""Kind of the problem that a name of your own means something else than elsewhere."""
+
 app = new_app()
 
 
 class Kind(StrEnum):
     """The kinds of files that people write."""
 
+    CONFIGURATION = "configuration"
     INVENTORY = "inventory"
     HYPOTHESIS = "hypothesis"
     EXPERIMENT = "experiment"
@@ -37,7 +41,9 @@ class Kind(StrEnum):
 def validate(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Files, inventory folders, or names of shipped experiments.", autocompletion=completion.experiments),
+        typer.Argument(
+            metavar="FILE...", help="Files, inventory folders, folders with a frangible.yaml, or names of experiments.", autocompletion=completion.experiments
+        ),
     ],
     environment: Annotated[
         str | None,
@@ -50,12 +56,14 @@ def validate(
     """Check experiment, hypothesis, inventory and policy files; report all problems at once.
 
     What a file is shows in its content: `environments`, `indicators`, `rules`, else it is an experiment. Nothing is reached over the network.
+    A frangible.yaml, or its folder, stands for everything that it names. A file that hides a shipped one of its name is a problem too.
     With --environment it is also checked whether the experiment can run there, and whether `held` can be reached at all.
     Exits with 0 when there is no problem, else with 2.
 
     \b
     Example:
       frangible validate node-loss --environment lab-london
+      frangible validate .
       frangible validate inventory/*.yaml hypotheses/*.yaml
     """
     where = _where(environment, inventory)
@@ -85,8 +93,10 @@ def _tell(files: list[str], problems: list[Problem]) -> None:
 def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> Iterable[Problem]:
     """Check one file by its kind; a file that cannot be read is a problem like any other."""
     try:
-        path = Path(name) if Path(name).exists() else experiment_file(name)
+        path = Path(name) if Path(name).exists() else known_experiments().get(name) or experiment_file(name)
         match kind_of(path):
+            case Kind.CONFIGURATION:
+                return tuple(_estate(path / CONFIGURATION if path.is_dir() else path, where, folders))
             case Kind.INVENTORY:
                 from frangible.inventory import load_inventory
 
@@ -95,6 +105,7 @@ def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders:
                 from frangible.hypothesis import load_hypotheses
 
                 load_hypotheses((path,))
+                return tuple(_hidden_hypothesis(path))
             case Kind.POLICY:
                 from frangible.policy import load_policy
 
@@ -108,16 +119,54 @@ def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders:
     return ()
 
 
+def _estate(file: Path, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> Iterator[Problem]:
+    """Check a configuration and everything that it names."""
+    from frangible.estate import load_estate
+    from frangible.yamlfile import yaml_files
+
+    estate = load_estate(file)
+    places = [estate.inventory] if estate.inventory else []
+    places += [path for folder in estate.hypotheses for path in yaml_files(folder, InputError)]
+    places += estate.own_experiments().values()
+    found = [problem for place in places for problem in _problems(str(place), where, [*folders, *estate.hypotheses])]
+    yield from dict.fromkeys([*found, *(problem for path in estate.own_experiments().values() for problem in _hidden_experiment(path))])
+
+
+def _hidden_hypothesis(path: Path) -> Iterator[Problem]:
+    from frangible import launch
+    from frangible.hypothesis import shipped_hypotheses
+
+    if path.resolve().parent != shipped_hypotheses().resolve():
+        for name in launch.hidden_hypotheses((path,)):
+            yield Problem(str(path), None, "name", f"hides the shipped hypothesis {name!r}", "give it a name of its own", HIDES)
+
+
+def _hidden_experiment(path: Path) -> Iterator[Problem]:
+    shipped = shipped_experiments()
+    if path.stem in shipped and path.resolve() != shipped[path.stem].resolve():
+        yield Problem(str(path), None, "", f"hides the shipped experiment {path.stem!r}", "give the file a name of its own", HIDES)
+
+
+def _own(path: Path) -> bool:
+    """Tell whether the estate that is in force finds this file by its name."""
+    from frangible.estate import find_estate
+
+    estate = find_estate()
+    return estate is not None and path.resolve() in {file.resolve() for file in estate.own_experiments().values()}
+
+
 def _experiment(path: Path, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> tuple[Problem, ...]:
     from frangible import launch
     from frangible.validation import validate as check
 
     known = launch.hypotheses_for(path, tuple(folders))
-    return check(path, where[0] if where else None, where[1] if where else None, known)
+    return (*check(path, where[0] if where else None, where[1] if where else None, known), *(_hidden_experiment(path) if _own(path) else ()))
 
 
 def kind_of(path: Path) -> Kind:
-    """Tell what a file is meant to be from its content; a folder is an inventory."""
+    """Tell what a file is meant to be from its content; a folder is an inventory, or an estate when it has a `frangible.yaml`."""
+    if path.name == CONFIGURATION or (path / CONFIGURATION).is_file():
+        return Kind.CONFIGURATION
     if path.is_dir():
         return Kind.INVENTORY
     if path.suffix == ".json":
