@@ -15,7 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from frangible.gate import Evidence, Requirement, decide
 from frangible.journal import Journal, RunRecord
@@ -71,7 +73,7 @@ def main() -> None:
             _ask_fragility(journal, path)
             _ask_gate(journal, path)
         for command in (("fragility",), ("gate", "--policy", str(_policy(Path(folder))))):
-            _told(f"frangible {command[0]}, a process of its own", _took(lambda command=command: _run(folder, *command), rounds=3))
+            _told(f"frangible {command[0]}, a process of its own", _took(partial(_run, folder, *command), rounds=3))
 
 
 def _ask_fragility(journal: Journal, path: Path) -> None:
@@ -162,7 +164,7 @@ def _scan(path: Path) -> dict[tuple[str, str], list[Evidence]]:
     return {key: sorted(runs, key=lambda run: (run.started_at, run.run), reverse=True) for key, runs in found.items()}
 
 
-def _select(path: Path, query: str) -> list[tuple[str, ...]]:
+def _select(path: Path, query: str) -> list[Any]:
     database = sqlite3.connect(path)
     try:
         return database.execute(query).fetchall()
