@@ -166,7 +166,8 @@ class Supervisor:
             case "hello":
                 self.child.injector = ProcessIdentity.from_json(message["process"])
                 self.child.tell({"type": "ready", "run_id": self.plan.run_id})
-                threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
+                if self.plan.hypotheses:
+                    threading.Thread(target=_import_ahead, name="import-ahead", daemon=True).start()
             case "beat":
                 self.child.beat()
             case "ask":
