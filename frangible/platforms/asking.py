@@ -5,10 +5,12 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from frangible.errors import PlatformError
 from frangible.process import ProcessIdentity, boot_id
@@ -58,16 +60,24 @@ def local_processes(entries: Iterable[Mapping[str, int]]) -> tuple[ProcessIdenti
 
 
 def _finished(argv: list[str], deadline: float) -> tuple[int, str, str]:
-    """Run to the end in a session of its own, so that Ctrl-C does not cut a revert short and a deadline ends the whole of it."""
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True, errors="replace"
-    ) as process:
+    """Run to the end in a session of its own, so that Ctrl-C does not cut a revert short and a deadline ends the whole of it.
+
+    What it says goes to files: a service that a `start` command leaves behind may keep its output open, and a pipe would be waited for.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=said, start_new_session=True)
         try:
-            output, said = process.communicate(timeout=deadline)
+            code = process.wait(timeout=deadline)
         except BaseException:  # a signal's exception as well must not leave the command behind
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
             raise
-        return process.returncode, output, said
+        return code, _text(output), _text(said)
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(LONGEST_REPLY).decode(errors="replace")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from frangible import burner
 from frangible.actions.cpu_saturation import CpuSaturation
 from frangible.errors import FaultError, PlatformError, Refused
 from frangible.fault import Target
@@ -107,7 +108,7 @@ def test_a_burner_whose_end_was_asked_for_before_it_started_ends_at_once(tmp_pat
 
 
 def test_it_runs_from_standard_input_where_there_is_only_python(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "frangible" / "burner.py").read_text()
+    text = Path(burner.__file__).read_text()
     command = [sys.executable, "-I", "-S", "-", "--state", str(tmp_path / "state"), "--utilisation", "0.05", "--seconds", "0.5"]
     done = subprocess.run(command, input=text, text=True, check=False, timeout=30, capture_output=True)
     assert (done.returncode, done.stderr) == (0, "")

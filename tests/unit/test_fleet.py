@@ -27,7 +27,7 @@ method:
     name: this-machine
     provider: {type: python, module: platform, func: node}
 """
-SLOW = TRIVIAL.replace("{type: python, module: platform, func: node}", "{type: process, path: sleep, arguments: '600', timeout: 600}")
+SLOW = TRIVIAL.replace("{type: python, module: platform, func: node}", "{type: process, path: sleep, arguments: '120', timeout: 120}")
 ENVIRONMENT = """\
   - name: {name}
     region: {region}

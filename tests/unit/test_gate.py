@@ -209,6 +209,7 @@ def test_json_has_each_decision_with_its_evidence(journal, tmp_path):
     assert {one["name"] for one in document["decisions"][1]["indicators"]} == {"lag", "acknowledged"}
 
 
+@pytest.mark.checkout
 def test_the_policy_of_the_pipeline_is_answered(journal, tmp_path, inventory):
     keep(journal, *(record(number, "held", name) for number, name in enumerate(["ny-1", "ny-1", "ln-1", "ln-1"])))
     result = CliRunner().invoke(app, ["gate", "--policy", str(EXAMPLE)])
