@@ -351,7 +351,8 @@ class Estate:
         self.lab, self.folder = lab, folder
         self._numbers = itertools.count()
         self._places: list[Place] = []
-        entry = deepcopy(next(entry for entry in yaml.safe_load(lab.inventory.read_text())["environments"] if entry["name"] == LONDON))
+        declared = {entry["name"]: entry for entry in yaml.safe_load(lab.inventory.read_text())["environments"]}
+        entry = deepcopy(declared[LONDON])
         entry["name"] = SPARE
         flag = f"{folder}/{{node}}.off"
         state = ["sh", "-c", 'if test -e "$0"; then echo off; else echo on; fi', flag]
@@ -360,7 +361,7 @@ class Estate:
             "power": {"driver": "command", "on": ["rm", "-f", flag], "off": ["touch", flag, f"{flag}.once"], "state": state},
         }
         self.spare = folder / "spare.yaml"
-        self.spare.write_text(yaml.safe_dump({"environments": [entry]}))
+        self.spare.write_text(yaml.safe_dump({"environments": [entry, declared[entry["parent"]]]}))
 
     def prepare(self, environment: str, hold: float = 5.0) -> tuple[Place, Path]:
         """Make a home of its own and write an experiment, for an environment that is at rest."""
