@@ -83,9 +83,11 @@ def estate(running_lab, tmp_path_factory) -> Iterator[Estate]:
     with contextlib.ExitStack() as stack:
         proxies = {entry["name"]: stack.enter_context(PrometheusProxy.open(running_lab.state.prometheus_url)) for entry in entries}
         for entry in entries:
-            entry["prometheus"] |= {"url": proxies[entry["name"]].url, "timeout": "2s", "scrape-interval": "1s"}
+            inherited = declared[entry["parent"]]["prometheus"]
+            entry["prometheus"] = inherited | {"url": proxies[entry["name"]].url, "timeout": "2s", "scrape-interval": "1s"}
         inventory = folder / "inventory.yaml"
-        inventory.write_text(yaml.safe_dump({"environments": entries}))
+        parents = [declared[name] for name in sorted({entry["parent"] for entry in entries})]
+        inventory.write_text(yaml.safe_dump({"environments": [*entries, *parents]}))
         yield Estate(running_lab, inventory, proxies, folder)
 
 
