@@ -1,7 +1,8 @@
 """The crash campaign: kill the processes of real runs on the embedded lab, then look in the target for what is left over.
 
-    python -m benchmarks.crash --kills 200                          # of runs of every fault in turn
-    python -m benchmarks.crash --kills 40 --fault process-pause     # of runs of this one
+    python -m benchmarks.crash --kills 200                                  # of runs of the faults that may go on side by side, in turn
+    python -m benchmarks.crash --kills 40 --fault process-pause             # of runs of this one
+    python -m benchmarks.crash --kills 40 --fault surge-while-node-lost     # of two faults in force together; on one environment
 
 Each kill starts a real run, waits for a step of the lease or for a random moment, sends SIGKILL to some of the run's processes, lets the
 survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders and the process
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,23 +54,41 @@ class Injected:
     func: str
     arguments: str
     """As YAML; HOLD becomes the seconds."""
-    places: tuple[str, ...]
-    """The platform's methods that inject and revert it."""
+    places: Mapping[str, int]
+    """The platform's methods that inject and revert it, and how often each is called for that."""
+    leases: int = 1
+    """How many faults are in force together."""
+    alone: bool = False
+    """Whether it needs the machine's CPUs alone, so that no two of its runs go on side by side."""
 
 
+LOST_AND_BUSY = (
+    "{hold: HOLD, faults: [{module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution}}, "
+    "{module: frangible.actions.volume_surge, func: surge_volume, arguments: {factor: 1.25}}]}"
+)
 FAULTS = {
-    "node-loss": Injected("node_loss", "lose_nodes", "{role: execution, count: 1, hold: HOLD}", ("power_off", "power_on")),
-    "middleware-restart": Injected("middleware_restart", "restart", "{service: execution, hold: HOLD}", ("stop_service", "start_service")),
-    "process-pause": Injected("process_pause", "pause", "{service: execution, hold: HOLD}", ("pause_service", "resume_service")),
+    "node-loss": Injected("node_loss", "lose_nodes", "{role: execution, count: 1, hold: HOLD}", {"power_off": 1, "power_on": 1}),
+    "middleware-restart": Injected("middleware_restart", "restart", "{service: execution, hold: HOLD}", {"stop_service": 1, "start_service": 1}),
+    "process-pause": Injected("process_pause", "pause", "{service: execution, hold: HOLD}", {"pause_service": 1, "resume_service": 1}),
+    "cpu-saturation": Injected(
+        "cpu_saturation", "saturate_cpus", "{utilisation: 60.0, role: execution, hold: HOLD}", {"start_burner": 1, "stop_burner": 1}, alone=True
+    ),
+    "volume-surge": Injected("volume_surge", "surge_volume", "{factor: 1.25, hold: HOLD}", {"set_load": 2}, alone=True),
+    "surge-while-node-lost": Injected("together", "hold_together", LOST_AND_BUSY, {"power_off": 1, "set_load": 2, "power_on": 1}, 2, alone=True),
 }
+SIDE_BY_SIDE = tuple(name for name, fault in FAULTS.items() if not fault.alone)
+"""What the campaign is made of where nothing else is asked for."""
 
 
 def steps(fault: str) -> list[str]:
-    """Every step of a run with this fault at which one of its processes can be stopped."""
+    """Every step of a run with this fault at which one of its processes can be stopped; steps of a lease once for each lease."""
+    chosen = FAULTS[fault]
     runner = ("Ledger.intend", "HostsPlatform.put_lease_copy", "Ledger.begin_injecting", "Ledger.mark_injected", "Ledger.claim", "Ledger.mark_reverted")
-    platform = (f"HostsPlatform.{place}" for place in FAULTS[fault].places)
-    places = {"runner": (*runner, *platform, "HostsPlatform.delete_lease_copy"), "supervisor": ("Journal.start", "Journal.finish")}
-    return [f"{process}:{place}:{moment}" for process, listed in places.items() for place in listed for moment in ("before", "after")]
+    places = [(f"runner:{place}", chosen.leases) for place in runner]
+    places += [(f"runner:HostsPlatform.{place}", calls) for place, calls in chosen.places.items()]
+    places += [("runner:HostsPlatform.delete_lease_copy", chosen.leases), ("supervisor:Journal.start", 1), ("supervisor:Journal.finish", 1)]
+    numbered = [(place, moment, call) for place, calls in places for moment in ("before", "after") for call in range(1, calls + 1)]
+    return [f"{place}:{moment}" if call == 1 else f"{place}:{moment}:{call}" for place, moment, call in numbered]
 
 
 VICTIMS = (
@@ -111,7 +130,7 @@ class Outcome:
     kill: Kill
     leftovers: list[str] = field(default_factory=list)
     clean_after: float | None = None
-    """Seconds from the kill until nothing was off, stopped or paused any more, when something was."""
+    """Seconds from the kill until nothing was broken in the target any more, when something was."""
     verdict: str = ""
     run: str = ""
     seconds: float = 0.0
@@ -122,7 +141,7 @@ class Outcome:
         return f"#{self.kill.number} {self.kill} ({self.run}): {self.verdict}, {self.seconds:.0f} s: {left}"
 
 
-def kills(count: int, seed: int, faults: Sequence[str] = tuple(FAULTS)) -> Iterator[Kill]:
+def kills(count: int, seed: int, faults: Sequence[str] = SIDE_BY_SIDE) -> Iterator[Kill]:
     """Every step with every kind of victim in turn, mixed with random moments; two kills of one fault, then two of the next."""
     chance = random.Random(seed)
     planned = {}
@@ -204,6 +223,7 @@ class Campaign:
         self.inventory = load_inventory(home.lab / "inventory.yaml")
         self.experiments = experiments(folder)
         self._known = set(home.runs.glob("*"))
+        self._rates = {name: open_platform(self._environment(name)).load().rate for name in ENVIRONMENTS if name in self.inventory.environments}
 
     def execute(self, kill: Kill, environment: str) -> Outcome:
         """Do one kill and report what is left over."""
@@ -337,10 +357,13 @@ class Campaign:
         return self.inventory.get(name)
 
     def _broken(self, name: str) -> list[str]:
-        """Say what is off, stopped or paused in the target."""
+        """Say what is off, stopped, paused, burning or overloaded in the target."""
         environment = self._environment(name)
         platform = open_platform(environment)
         found = [f"node {node.name} is off" for node in environment.nodes if not platform.node(node.name).powered]
+        found += [f"burner {burner} runs on {node.name}" for node in environment.nodes for burner in platform.burners(node.name)]
+        if (rate := platform.load().rate) != self._rates[name]:
+            found.append(f"{rate:g} a second are offered, before it were {self._rates[name]:g}")
         for target in candidates(environment, "service", Choice(service="execution")):
             try:
                 state = platform.service(target.node, target.service)
@@ -409,7 +432,7 @@ def main() -> int:
     """Run the campaign; exit 0 when nothing was left over."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--fault", action="append", choices=FAULTS, help="only runs of this fault; may be given several times")
+    parser.add_argument("--fault", action="append", choices=FAULTS, help="only runs of this; may be given several times")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same kills")
     parser.add_argument("--home", type=Path, default=None, help="home with a lab that is up; else one is brought up")
     parser.add_argument("--verbose", action="store_true", help="print a line for each kill")
@@ -417,15 +440,15 @@ def main() -> int:
     options = parser.parse_args()
     with lab(options.home) as home, tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
         os.environ.pop("FRANGIBLE_JOURNAL", None)
-        planned = list(kills(options.kills, options.seed, tuple(options.fault or FAULTS)))
+        planned = list(kills(options.kills, options.seed, tuple(options.fault or SIDE_BY_SIDE)))
         outcomes = run_campaign(Campaign(home, Path(folder)), planned, verbose=options.verbose)
     report(outcomes, as_json=options.json)
     return 1 if any(outcome.leftovers for outcome in outcomes) else 0
 
 
 def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> list[Outcome]:
-    """Deal the kills to the environments, one at a time in each."""
-    environments = list(ENVIRONMENTS)
+    """Deal the kills to the environments, one at a time in each; to one environment where runs must not go on side by side."""
+    environments = list(ENVIRONMENTS[:1] if any(FAULTS[kill.fault].alone for kill in planned) else ENVIRONMENTS)
     shares = [planned[index :: len(environments)] for index in range(len(environments))]
     with Progress(disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(environments)) as pool:
         task = progress.add_task("kills", total=len(planned))

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from frangible.durations import Positive, Seconds
 from frangible.errors import ExperimentError, Problem
+from frangible.fault import TOGETHER
 from frangible.yamlfile import Declared, Document, Loc, details, problem_of, read_document
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
 CONTROL = "frangible.control"
 ACTIONS = "frangible.actions."
 PROBE = ("frangible.probes.steady_state", "steady_state")
+USUAL_HOLD = 20.0
+"""Seconds, of an action that does not tell how long it holds by default."""
 FAULTS = "frangible.faults"
 """Entry-point group of faults that others bring."""
 
@@ -89,7 +92,12 @@ class Injection:
     fault: str
     """The fault's kind, such as `node-loss`."""
     loc: Loc = ()
+    """Where its activity stands."""
+    place: Loc = ()
+    """Where its `module`, `func` and `arguments` stand."""
     background: bool = False
+    beside: bool = False
+    """Whether it is in force together with the injection before it, for the same hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,11 @@ class ExperimentFile:
     def injects(self) -> bool:
         """Whether running it changes the target at all."""
         return bool(self.injections or self.foreign)
+
+    @property
+    def holds(self) -> tuple[Injection, ...]:
+        """The injections whose holds follow one another; what is in force beside one of them is left out."""
+        return tuple(injection for injection in self.injections if not injection.beside)
 
 
 def shipped_experiments() -> Path:
@@ -167,7 +180,7 @@ def parse_experiment(path: Path, document: Document) -> tuple[ExperimentFile, tu
     hypothesis = data.get("steady-state-hypothesis")
     probes = hypothesis.get("probes") if isinstance(hypothesis, dict) else None
     asked = [*_mappings(probes), *_mappings(data.get("method"))]
-    injecting = [(_injection(activity), activity) for activity in activities]
+    injecting = [(injection, activity) for activity in activities for injection in _injections(activity, document, problems)]
     file = ExperimentFile(
         path=path,
         name=path.stem,
@@ -200,6 +213,8 @@ def control_indexes(data: Mapping[str, Any]) -> tuple[int, ...]:
 
 def fault_kind(module: str) -> str:
     """Return the kind of fault that a module injects; empty when it is no fault that frangible knows. Nothing is imported."""
+    if module == TOGETHER:
+        return ""
     if module.startswith(ACTIONS):
         return module.removeprefix(ACTIONS).replace("_", "-")
     return next((entry.name for entry in entry_points(group=FAULTS) if entry.module == module), "")
@@ -275,9 +290,44 @@ def _activity(raw: Mapping[str, Any], loc: Loc, configuration: Mapping[str, Any]
     )
 
 
-def _injection(activity: Activity) -> Injection:
+def _injections(activity: Activity, document: Document, problems: list[Problem]) -> tuple[Injection, ...]:
+    """Return what an activity injects; each fault of `frangible.actions.together` is an injection of its own."""
+    place = (*activity.loc, "provider")
+    if activity.provider == "python" and activity.module == TOGETHER:
+        return tuple(_together(activity, place, document, problems))
     kind = fault_kind(activity.module) if activity.provider == "python" else ""
-    return Injection(activity.name, activity.module, activity.func, activity.arguments, kind, activity.loc, activity.background)
+    return (Injection(activity.name, activity.module, activity.func, activity.arguments, kind, activity.loc, place, activity.background),)
+
+
+def _together(activity: Activity, place: Loc, document: Document, problems: list[Problem]) -> Iterator[Injection]:
+    listed, place = activity.arguments.get("faults"), (*place, "arguments", "faults")
+    if not isinstance(listed, list) or len(listed) < 2:
+        example = "such as {module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution}}"
+        problems.append(document.problem(place, f"expected a list of two or more faults, {example}, found something else"))
+        return
+    for index, raw in enumerate(listed):
+        where = (*place, index)
+        wrong = _part_problem(raw)
+        if wrong:
+            problems.append(document.problem(where, wrong))
+            continue
+        arguments = MappingProxyType({**(raw.get("arguments") or {}), "hold": activity.arguments.get("hold", USUAL_HOLD)})
+        yield Injection(activity.name, raw["module"], raw["func"], arguments, fault_kind(raw["module"]), activity.loc, where, activity.background, index > 0)
+
+
+def _part_problem(raw: object) -> str:
+    """Say what is wrong with one of several faults; empty when nothing is."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("module"), str) or not isinstance(raw.get("func"), str):
+        return "expected a fault, a mapping with `module`, `func` and perhaps `arguments`, found something else"
+    arguments = raw.get("arguments") or {}
+    if not isinstance(arguments, dict):
+        return "expected `arguments` to be a mapping, found something else"
+    if "hold" in arguments:
+        return "faults that are in force together have one `hold`, that of their action; remove this one"
+    if not fault_kind(raw["module"]):
+        return f"{raw['module']} injects no fault that frangible can prove and revert, so it cannot be in force together with others"
+    surplus = sorted(map(str, raw.keys() - {"module", "func", "arguments"}))
+    return f"unknown key `{surplus[0]}`; expected `module`, `func` and `arguments`" if surplus else ""
 
 
 def _hypothesis_name(raw: Mapping[str, Any], configuration: Mapping[str, Any]) -> str:

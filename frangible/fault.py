@@ -12,7 +12,7 @@ from frangible.errors import FaultError
 if TYPE_CHECKING:
     from frangible.platforms import Platform
 
-__all__ = ["Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target"]
+__all__ = ["TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target"]
 
 type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 type Prior = dict[str, JsonValue]
@@ -20,6 +20,8 @@ type Prior = dict[str, JsonValue]
 
 ENTRY_POINTS = "frangible.faults"
 SHIPPED = "frangible.actions"
+TOGETHER = f"{SHIPPED}.together"
+"""The module of the action that puts several faults in force at the same time; no fault itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ class FaultRegistry:
     def kinds(self) -> tuple[str, ...]:
         """Return every known kind, sorted; nothing is imported but the package of shipped faults."""
         shipped = importlib.import_module(SHIPPED)
-        names = {m.name.replace("_", "-") for m in pkgutil.iter_modules(shipped.__path__)}
+        modules = {f"{SHIPPED}.{module.name}" for module in pkgutil.iter_modules(shipped.__path__)} - {TOGETHER}
+        names = {module.rpartition(".")[2].replace("_", "-") for module in modules}
         return tuple(sorted(names | {entry.name for entry in entry_points(group=ENTRY_POINTS)}))
 
     @staticmethod

@@ -128,7 +128,7 @@ def _plan(
         digest=file.digest,
         injects=bool(file.injections),
         has_control=file.has_control,
-        longest_hold=sum(float(injection.arguments.get("hold", 20.0)) for injection in file.injections),
+        longest_hold=sum(float(injection.arguments.get("hold", 20.0)) for injection in file.holds),
         actor=actor(),
         note=note,
         ticket=ticket,

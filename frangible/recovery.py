@@ -65,7 +65,7 @@ class _Recovery:
 
     def _recover(self, ledger: "Ledger | None", journal: "Journal | None") -> RecoveryReport:
         live = self._live_runs(journal)
-        known = () if ledger is None else ledger.open_leases(run_id=self.run_id)
+        known = () if ledger is None else ledger.open_leases(run_id=self.run_id)[::-1]  # what came last is undone first
         self._revert_all(known, live, ledger)
         # Copies are looked for afterwards: asking every environment takes long, and most of what is open is in the ledger.
         tried = {lease.id for lease in known}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from frangible.errors import Problem
-from frangible.experiment import CONTROL, ExperimentFile, Injection, control_indexes, fault_kind, is_steady_state
+from frangible.experiment import CONTROL, USUAL_HOLD, ExperimentFile, Injection, control_indexes, fault_kind, is_steady_state
+from frangible.fault import TOGETHER
 from frangible.hypothesis import Hypothesis
 from frangible.yamlfile import Document, Loc, nearest
 
@@ -16,8 +17,6 @@ __all__ = ["file_problems", "hold_of"]
 PLAIN: Mapping[object, tuple[type, ...]] = {int: (int,), float: (int, float), str: (str,), bool: (bool,)}
 """Which values of a file an activity's parameter of a plain type takes."""
 NO_EFFECT = "expected `hold` to be more than 0 seconds, or `observe-for` in the extension `frangible`: nothing would be observed"
-USUAL_HOLD = 20.0
-"""Seconds, of an action that does not tell how long it holds by default."""
 CONTROL_EXAMPLE = f"add `controls: [{{name: frangible, provider: {{type: python, module: {CONTROL}}}}}]`"
 
 
@@ -106,7 +105,7 @@ def _activities(data: object, loc: Loc = ()) -> Iterator[tuple[Loc, Mapping[str,
 def _stray_problems(document: Document) -> Iterator[Problem]:
     for loc, raw in _activities(document.data):
         module = raw["provider"].get("module")
-        if not isinstance(module, str) or not fault_kind(module) or (loc[0] == "method" and len(loc) == 2):
+        if not isinstance(module, str) or not (module == TOGETHER or fault_kind(module)) or (loc[0] == "method" and len(loc) == 2):
             continue
         yield document.problem(loc, f"{module} injects a fault, and faults belong into `method`", "a fault reverts itself; remove it here")
 
@@ -131,7 +130,7 @@ def _foreign_problems(file: ExperimentFile, document: Document) -> Iterator[Prob
 
 def _argument_problems(injection: Injection, file: ExperimentFile, document: Document) -> Iterator[Problem]:
     """Check an action's arguments against the signature of the function that takes them."""
-    place = (*injection.loc, "provider")
+    place = injection.place
     signature, problem = _signature(injection, document)
     if signature is None:
         if problem is not None:
@@ -165,7 +164,7 @@ def hold_of(injection: Injection) -> float:
 
 
 def _signature(injection: Injection, document: Document) -> tuple[inspect.Signature | None, Problem | None]:
-    place = (*injection.loc, "provider")
+    place = injection.place
     try:
         module = importlib.import_module(injection.module)
     except ImportError as error:

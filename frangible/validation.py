@@ -91,7 +91,7 @@ def _environment_problems(file: ExperimentFile, document: Document, environment:
 def _primitive_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:
     from frangible.fault import FaultRegistry
 
-    place = (*injection.loc, "provider", "module")
+    place = (*injection.place, "module")
     registry = FaultRegistry()
     if injection.fault not in registry.kinds():
         return  # reported as a module that cannot be imported
@@ -109,7 +109,7 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
 
 def _target_problems(injection: Injection, document: Document, environment: Environment) -> Iterator[Problem]:
     """Say what of an action's choice the environment does not have: the narrowest part that matches nothing is named."""
-    arguments, place = injection.arguments, (*injection.loc, "provider", "arguments")
+    arguments, place = injection.arguments, (*injection.place, "arguments")
     kind = _target_kind(injection)
     if not environment.nodes and kind != "load":
         yield document.problem(place, f"environment {environment.name} has no nodes", "add `nodes` to the inventory")
@@ -168,7 +168,7 @@ def _reachability_problems(file: ExperimentFile, document: Document, environment
 
 def _holds(file: ExperimentFile) -> float:
     """Return the seconds for which faults will be in force: actions run one after the other."""
-    return sum(hold_of(injection) for injection in file.injections)
+    return sum(map(hold_of, file.holds))
 
 
 def _mixed_up(environment: Environment, inventory: Inventory) -> Iterator[Problem]:

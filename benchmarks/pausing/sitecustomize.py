@@ -2,12 +2,13 @@
 
 Python imports this module at start-up when its folder is on PYTHONPATH. `FRANGIBLE_PAUSE_AT` is `PROCESS:CLASS.METHOD:before|after`,
 such as `runner:Ledger.begin_injecting:after`; PROCESS is `runner` (the chaoslib process, on both paths), `supervisor` or `recover`.
-Nothing in frangible knows of it.
+A number after it, as in `runner:Ledger.begin_injecting:after:2`, means that call instead of the first. Nothing in frangible knows of it.
 """
 
 import functools
 import importlib.abc
 import importlib.util
+import itertools
 import os
 import signal
 import sys
@@ -36,8 +37,8 @@ def _process() -> str:
 class _Pausing(importlib.abc.MetaPathFinder):
     """Wraps one method of one class when its module is imported."""
 
-    def __init__(self, module: str, owner: str, method: str, moment: str) -> None:
-        self.module, self.owner, self.method, self.moment = module, owner, method, moment
+    def __init__(self, module: str, owner: str, method: str, moment: str, call: int) -> None:
+        self.module, self.owner, self.method, self.moment, self.call = module, owner, method, moment, call
 
     def find_spec(self, name: str, _path: object, _target: ModuleType | None = None) -> ModuleSpec | None:
         """Let the other finders find the module, then wrap it once it has been executed."""
@@ -52,19 +53,22 @@ class _Pausing(importlib.abc.MetaPathFinder):
         def execute_and_wrap(module: ModuleType) -> None:
             execute(module)
             owner = getattr(module, self.owner)
-            setattr(owner, self.method, _paused(getattr(owner, self.method), self.moment))
+            setattr(owner, self.method, _paused(getattr(owner, self.method), self.moment, self.call))
 
         spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
 
 
-def _paused[**P, R](method: Callable[P, R], moment: str) -> Callable[P, R]:
+def _paused[**P, R](method: Callable[P, R], moment: str, call: int) -> Callable[P, R]:
+    calls = itertools.count(1)
+
     @functools.wraps(method)
     def pausing(*args: P.args, **kwargs: P.kwargs) -> R:
-        if moment == "before":
+        now = next(calls) == call
+        if now and moment == "before":
             os.kill(os.getpid(), signal.SIGSTOP)
         result = method(*args, **kwargs)
-        if moment == "after":
+        if now and moment == "after":
             os.kill(os.getpid(), signal.SIGSTOP)
         return result
 
@@ -75,10 +79,10 @@ def _install() -> None:
     wanted = os.environ.get("FRANGIBLE_PAUSE_AT")
     if not wanted:
         return
-    process, place, moment = wanted.split(":")
+    process, place, moment, *call = wanted.split(":")
     owner, method = place.split(".")
     if process == _process():
-        sys.meta_path.insert(0, _Pausing(CLASSES[owner], owner, method, moment))
+        sys.meta_path.insert(0, _Pausing(CLASSES[owner], owner, method, moment, int(call[0]) if call else 1))
 
 
 _install()

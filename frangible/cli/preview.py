@@ -70,6 +70,7 @@ def _injection(plan: "Plan", injection: "Injection") -> dict[str, object]:
     kind, choice = FaultRegistry().load(injection.fault).target_kind, Choice.of(injection.arguments)
     hold = float(str(injection.arguments.get("hold", DEFAULT_HOLD)))
     found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "nodes": [], "problem": ""}
+    found["beside"] = injection.beside
     try:
         targets, _ = draw(plan.environment, kind, choice)
     except Refused as refusal:
@@ -89,13 +90,23 @@ def _refusals(plan: "Plan", injections: list[dict[str, object]]) -> list[str]:
         with ledger_of(Home.find()) as ledger:
             decision = decide(guard_facts(plan, ledger, platform, ()))
             reasons = list(decision.reasons)
-            for one in injections:
-                asked = decide(guard_facts(plan, ledger, platform, tuple(one["nodes"])))  # type: ignore[arg-type]
+            for nodes in _hit_at_once(injections):
+                asked = decide(guard_facts(plan, ledger, platform, nodes))
                 reasons += [reason for reason in asked.reasons if reason not in reasons]
         held = [one for one in platform.locks().holders() if one.key in plan.keys]
     except (LedgerError, FrangibleError) as error:
         return [str(error)]
     return reasons + [f"{one.key} is held by run {one.run_id} ({one.note})" for one in held] + ([] if targets or not plan.injects else ["no target"])
+
+
+def _hit_at_once(injections: list[dict[str, object]]) -> list[tuple[str, ...]]:
+    """Return the nodes of each injection, with those of what is in force beside it: the guards are asked about all of them at once."""
+    found: list[set[str]] = []
+    for one in injections:
+        if not one["beside"]:
+            found.append(set())
+        found[-1].update(one["nodes"])  # type: ignore[arg-type]
+    return [tuple(sorted(nodes)) for nodes in found]
 
 
 def _document(plan: "Plan", injections: list[dict[str, object]], reasons: list[str]) -> dict[str, object]:
@@ -141,7 +152,8 @@ def _lines(plan: "Plan", document: dict[str, object]) -> Iterator[str]:
     for one in document["injections"]:  # type: ignore[attr-defined]
         targets = ", ".join(one["targets"]) or "nothing"
         drawn = "" if one["seed"] else " (drawn now; the run draws again)"
-        yield f"inject: {one['fault']} on {targets}{drawn} for {span(one['hold'])}"
+        together = ", together with the one before" if one["beside"] else ""
+        yield f"inject: {one['fault']} on {targets}{drawn} for {span(one['hold'])}{together}"
     if not plan.injects:
         yield "inject: nothing"
     yield f"windows: baseline {span(windows.baseline)}, at most {span(windows.baseline_limit)}; settle {span(windows.settle)}"

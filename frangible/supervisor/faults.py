@@ -139,9 +139,9 @@ class Faults:
     # --- reverting ----------------------------------------------------------------------------------------------------
 
     def revert_open(self) -> None:
-        """Revert what is in force; record what was reverted while the ledger could not be told."""
+        """Revert what is in force, the last first; record what was reverted while the ledger could not be told."""
         admitted = self._admitted
-        for lease in self.open_leases():
+        for lease in reversed(self.open_leases()):
             seen = self._seen.setdefault(lease.id, Seen(lease))
             report = partial(self._report_revert, seen)
             reverter = Reverter(admitted.platform, admitted.ledger, self._me, settle=admitted.plan.windows.settle, report=report)

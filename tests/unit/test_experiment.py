@@ -128,3 +128,32 @@ def test_the_shipped_experiments_load() -> None:
     found = {path.stem: load_experiment_file(path) for path in shipped_experiments().glob("*.yaml")}
     assert [one.fault for one in found["node-loss"].injections] == ["node-loss"]
     assert [one.fault for one in found["placebo"].injections] == ["placebo"]
+
+
+def test_faults_in_force_together_are_injections_with_one_hold() -> None:
+    file = load_experiment_file(shipped_experiments() / "surge-while-node-lost.yaml")
+    assert [(one.fault, one.func, one.arguments["hold"]) for one in file.injections] == [
+        ("node-loss", "lose_nodes", 20.0),
+        ("volume-surge", "surge_volume", 20.0),
+    ]
+    assert [one.fault for one in file.holds] == ["node-loss"]
+    assert file.foreign == ()
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        ("3", "method[0].provider.arguments.faults: expected a list of two or more faults"),
+        ("[{module: frangible.actions.volume_surge, func: surge_volume}]", "expected a list of two or more faults"),
+        ("[3, 4]", "faults[1]: expected a fault, a mapping with `module`, `func`"),
+        ("[{module: os, func: getpid}, 4]", "faults[0]: os injects no fault that frangible can prove and revert"),
+        ("[{module: frangible.actions.together, func: hold_together}, 4]", "frangible.actions.together injects no fault"),
+        ("[{module: frangible.actions.volume_surge, func: surge_volume, arguments: {hold: 3.0}}, 4]", "have one `hold`, that of their action"),
+        ("[{module: frangible.actions.volume_surge, func: surge_volume, arguments: 3}, 4]", "expected `arguments` to be a mapping"),
+        ("[{module: frangible.actions.volume_surge, func: surge_volume, args: {}}, 4]", "unknown key `args`"),
+    ],
+)
+def test_what_cannot_be_in_force_together_is_a_problem(tmp_path: Path, faults: str, expected: str) -> None:
+    provider = f"{{type: python, module: frangible.actions.together, func: hold_together, arguments: {{faults: {faults}}}}}"
+    text = TEXT.partition("method:")[0] + f"method:\n  - {{type: action, name: together, provider: {provider}}}\n"
+    assert expected in refused(tmp_path, text)

@@ -182,6 +182,31 @@ def test_a_longer_observation_makes_a_short_fault_judgeable(tmp_path: Path, hypo
     assert messages(path, hypotheses, estate) == []
 
 
+@pytest.mark.parametrize(
+    ("environment", "replacements", "expected"),
+    [
+        pytest.param("robust", [("role: execution", "role: executor")], ":46: method[0].provider.arguments.faults[0].arguments.role: no node", id="role"),
+        pytest.param("robust", [("role: execution", "rol: execution")], "lose_nodes takes no argument `rol` (did you mean `role`?)", id="argument"),
+        pytest.param(
+            "robust", [("func: surge_volume", "func: surge")], "faults[1].func: frangible.actions.volume_surge has no function 'surge'", id="function"
+        ),
+        pytest.param("powerless", [], "faults[1].module: the fault volume-surge needs load", id="primitive"),
+        pytest.param("robust", [("hold: 20.0", "hold: 3.0")], "`held` cannot be reached: orders-acknowledged: an effect of 3 s cannot show", id="one hold"),
+        pytest.param("robust", [("rollbacks: []", "rollbacks: [{type: action, name: x, provider: PROVIDER}]")], "faults belong into `method`", id="rollback"),
+    ],
+)
+def test_each_of_several_faults_in_force_together_is_looked_at(
+    tmp_path: Path, hypotheses: Mapping[str, Hypothesis], estate: Inventory, environment: str, replacements: list[tuple[str, str]], expected: str
+) -> None:
+    text = (shipped_experiments() / "surge-while-node-lost.yaml").read_text()
+    for found, replacement in replacements:
+        assert found in text, found
+        text = text.replace(found, replacement)
+    path = tmp_path / "changed.yaml"
+    path.write_text(text.replace("PROVIDER", "{type: python, module: frangible.actions.together, func: hold_together}"))
+    assert expected in "\n".join(str(problem) for problem in validate(path, estate.get(environment), estate, hypotheses))
+
+
 def test_environments_whose_series_cannot_be_told_apart_are_refused(tmp_path: Path, hypotheses: Mapping[str, Hypothesis]) -> None:
     path = tmp_path / "twins.yaml"
     other = INVENTORY.partition("\n")[2].partition("  - {name: powerless")[0].replace("name: robust", "name: twin")
