@@ -6,6 +6,7 @@ __all__ = [
     "ExperimentError",
     "FaultError",
     "FrangibleError",
+    "GameDayError",
     "HypothesisError",
     "InputError",
     "InventoryError",
@@ -82,6 +83,10 @@ class ExperimentError(InputError):
 
 class PolicyError(InputError):
     """A gate's policy cannot be used."""
+
+
+class GameDayError(InputError):
+    """The plan of a game day cannot be used."""
 
 
 class Refused(FrangibleError):

@@ -134,7 +134,7 @@ def forget(plans: "Iterable[Plan]") -> None:
 
 @dataclass
 class Fleet:
-    """Runs that are planned, and what became of them. `run` once; `abort` from a signal handler or any thread."""
+    """Runs that are planned, and what became of them. `run` once; `abort` and `stop` from a signal handler or any thread."""
 
     plans: "Sequence[Plan]"
     inventory: "Inventory"
@@ -145,6 +145,8 @@ class Fleet:
     """Called from the threads that follow the runs."""
     on_end: Callable[[Ended], None] = lambda _ended: None
     """Called from the thread that calls `run`."""
+    before: tuple[Ended, ...] = ()
+    """Runs that ended before these and count for the stop rule too."""
     stopping: str = ""
     """Why nothing more is started."""
     ended: dict[str, Ended] = field(default_factory=dict)
@@ -171,6 +173,10 @@ class Fleet:
         self._aborted = self.stopping = reason
         for running in list(self._running.values()):
             running.abort(reason)
+
+    def stop(self, reason: str) -> None:
+        """Start nothing more; runs in progress go on to their end."""
+        self.stopping = self.stopping or reason
 
     def in_progress(self) -> "Iterator[RunHandle]":
         """Yield the runs that have been started and have not ended."""
@@ -259,7 +265,7 @@ class Fleet:
 
     def _end(self, ended: Ended) -> None:
         self.ended[ended.plan.run_id] = ended
-        if not self.stopping and (reason := self.rule.broken_by(self.ended.values())):
+        if not self.stopping and (reason := self.rule.broken_by([*self.before, *self.ended.values()])):
             self.stopping = f"the stop rule: {reason}"
         self.on_end(ended)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment, Inventory
     from frangible.progress import Event
 
-__all__ = ["Known", "RunHandle", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside"]
+__all__ = ["Known", "RunHandle", "exclusive_parts", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside"]
 
 
 def hypotheses_for(experiment: Path | None, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
@@ -132,14 +132,14 @@ def _plan(
         actor=actor(),
         note=note,
         ticket=ticket,
-        keys=inventory.resource_keys(environment.name, _exclusive(file)),
+        keys=inventory.resource_keys(environment.name, exclusive_parts(file)),
         environment_json=environment.model_dump_json(by_alias=True),
         hypotheses_json=json.dumps([known[name].model_dump(mode="json", by_alias=True) for name in file.hypotheses]),
         windows_json=file.windows.model_dump_json(by_alias=True),
     )
 
 
-def _exclusive(file: "ExperimentFile") -> frozenset[str]:
+def exclusive_parts(file: "ExperimentFile") -> frozenset[str]:
     """Return the parts of a machine that the experiment's faults need alone."""
     from frangible.fault import FaultRegistry
 

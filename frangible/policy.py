@@ -10,12 +10,12 @@ from frangible.durations import Positive
 from frangible.errors import PolicyError, Problem
 from frangible.gate import Requirement, strictest
 from frangible.inventory import Selection
-from frangible.yamlfile import Declared, Document, nearest, problems_of, read_document
+from frangible.yamlfile import Declared, Document, Loc, nearest, problems_of, read_document
 
 if TYPE_CHECKING:
-    from frangible.inventory import Inventory
+    from frangible.inventory import Environment, Inventory
 
-__all__ = ["Policy", "Rule", "Where", "load_policy", "requirements"]
+__all__ = ["Policy", "Rule", "Where", "load_policy", "matching", "requirements", "where_problems"]
 
 
 class Where(Declared):
@@ -69,37 +69,40 @@ def requirements(policy: Policy, document: Document, inventory: "Inventory | Non
     problems: list[Problem] = []
     wanted: list[Requirement] = []
     for index, rule in enumerate(policy.rules):
-        found = list(_problems(rule, index, document, inventory))
+        found = list(where_problems(rule.environments, ("rules", index, "environments"), document, inventory))
         problems += found
         if not found:
-            wanted += [Requirement(name, experiment, rule.within, rule.held_in_a_row) for name in _names(rule, inventory) for experiment in rule.experiments]
+            names = _names(rule.environments, inventory)
+            wanted += [Requirement(name, experiment, rule.within, rule.held_in_a_row) for name in names for experiment in rule.experiments]
     if problems:
         raise PolicyError(tuple(problems))
     return strictest(wanted)
 
 
-def _problems(rule: Rule, index: int, document: Document, inventory: "Inventory | None") -> Iterator[Problem]:
-    place = ("rules", index, "environments")
+def where_problems(where: Where, place: Loc, document: Document, inventory: "Inventory | None") -> Iterator[Problem]:
+    """Yield what is wrong with a choice that stands at `place`: names that the inventory does not have, or nothing that matches."""
     if inventory is None:
-        if not rule.environments.plain:
+        if not where.plain:
             yield document.problem(place, "an inventory is needed to know which environments these are", "give --inventory, or plain names only")
         return
     unknown = False
-    named = [((*place, "names", at), name) for at, name in enumerate(rule.environments.names)] + [((*place, "parent"), rule.environments.parent)]
+    named = [(document.has((*place, "names", at)), name) for at, name in enumerate(where.names)] + [((*place, "parent"), where.parent)]
     for loc, name in named:
         if name and not _is_glob(name) and name not in inventory.environments:
             unknown = True
             yield document.problem(loc, f"the inventory {inventory.path} has no environment {name!r}", nearest(name, inventory.environments))
-    if not unknown and not _names(rule, inventory):
+    if not unknown and not matching(where, inventory):
         yield document.problem(place, "no environment of the inventory matches", f"there are {', '.join(inventory.environments)}")
 
 
-def _names(rule: Rule, inventory: "Inventory | None") -> tuple[str, ...]:
-    where = rule.environments
-    if inventory is None:
-        return where.names
-    selection = Selection(names=where.names, region=where.region, parent=where.parent, owner=where.owner, tier=where.tier, labels=where.labels)
-    return tuple(one.name for one in inventory.select(selection))
+def matching(where: Where, inventory: "Inventory") -> "tuple[Environment, ...]":
+    """Return the environments that are meant, sorted by name."""
+    wanted = Selection(names=where.names, region=where.region, parent=where.parent, owner=where.owner, tier=where.tier, labels=where.labels)
+    return inventory.select(wanted)
+
+
+def _names(where: Where, inventory: "Inventory | None") -> tuple[str, ...]:
+    return where.names if inventory is None else tuple(one.name for one in matching(where, inventory))
 
 
 def _is_glob(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from frangible.agenda import Agenda
 from frangible.durations import PATTERN, format_duration
 from frangible.environment import Environment
 from frangible.estate import Configuration
@@ -22,13 +23,14 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schemas() -> Mapping[str, dict[str, JsonValue]]:
-    """Return the schemas of `configuration`, `inventory`, `hypothesis`, `experiment` and `policy`."""
+    """Return the schemas of `configuration`, `inventory`, `hypothesis`, `experiment`, `policy` and `gameday`."""
     return {
         "configuration": _whole(Configuration, "A frangible configuration"),
         "inventory": _inventory(),
         "hypothesis": _whole(Hypothesis, "A frangible hypothesis"),
         "experiment": _experiment(),
         "policy": _whole(Policy, "A policy of frangible gate"),
+        "gameday": _gameday(),
     }
 
 
@@ -64,6 +66,17 @@ def _experiment() -> dict[str, Any]:
         "properties": {"extensions": {"type": "array", "items": {"if": ours, "then": {"$ref": "#/$defs/Extension"}}}},
         "$defs": {**extension.pop("$defs", {}), "Extension": extension},
     }
+
+
+def _gameday() -> dict[str, Any]:
+    """A plain list of environments stands for their names."""
+    found = _whole(Agenda, "A plan of frangible gameday")
+    environments = found["$defs"]["Wave"]["properties"]["environments"]
+    found["$defs"]["Wave"]["properties"]["environments"] = {
+        "description": environments.pop("description", ""),
+        "anyOf": [environments, {"type": "array", "items": {"type": "string"}}],
+    }
+    return found
 
 
 def _whole(model: type[BaseModel], title: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ __all__ = ["COMMANDS", "app", "new_app"]
 
 COMMANDS = {
     "run": "Run one experiment on one environment or many, and judge it.",
+    "gameday": "Run a planned set of experiments over environments, with checks first and a report after.",
     "init": "Write a starter folder for your own environments.",
-    "validate": "Check experiment, hypothesis, inventory and policy files; report all problems at once.",
+    "validate": "Check the files that people write; report all problems at once.",
     "schema": "Print the JSON Schema of a file format.",
     "status": "Show locks, open leases, runs in progress and the halt.",
     "halt": "Stop everything, everywhere: nothing injects, running runs abort.",

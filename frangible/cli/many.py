@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from frangible.plan import Plan
     from frangible.progress import Event, IndicatorReading
 
-__all__ = ["chosen", "hypotheses_of", "labels", "parse_selection", "run_many", "run_plans", "summary"]
+__all__ = ["LeftAlone", "chosen", "hypotheses_of", "labels", "parse_selection", "run_fleet", "run_many", "run_plans", "summary"]
 
 LABEL = "label:"
 FIELDS = ("region", "parent", "owner", "tier")
@@ -217,12 +217,17 @@ def open_board(plans: "Sequence[Plan]", *, quiet: bool) -> Board:
 
 def run_plans(plans: "Sequence[Plan]", inventory: "Inventory", home: "Home", *, at_most: int, rule: StopRule, quiet: bool) -> tuple[Ended, ...]:
     """Run them with one view; Ctrl-C and SIGTERM abort all, a second one raises `LeftAlone`."""
+    return run_fleet(Fleet(plans, inventory, home, at_most, rule), quiet=quiet)
+
+
+def run_fleet(fleet: Fleet, *, quiet: bool) -> tuple[Ended, ...]:
+    """Run it with one view; Ctrl-C and SIGTERM abort all, a second one raises `LeftAlone`."""
     import signal
 
     from frangible.cli.run import catching
 
-    view = open_board(plans, quiet=quiet)
-    fleet = Fleet(plans, inventory, home, at_most, rule, on_event=view.show, on_end=view.end)
+    view = open_board(fleet.plans, quiet=quiet)
+    fleet.on_event, fleet.on_end = view.show, view.end
     asked = 0
 
     def stop(number: int, _frame: object) -> None:

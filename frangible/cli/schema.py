@@ -14,7 +14,7 @@ app = new_app()
 
 
 @app.command()
-def schema(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="configuration, inventory, hypothesis, experiment or policy.")]) -> None:
+def schema(kind: Annotated[Kind, typer.Argument(metavar="KIND", help="configuration, inventory, hypothesis, experiment, policy or gameday.")]) -> None:
     """Print the JSON Schema of a file format, for editors.
 
     \b

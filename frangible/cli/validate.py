@@ -35,6 +35,7 @@ class Kind(StrEnum):
     HYPOTHESIS = "hypothesis"
     EXPERIMENT = "experiment"
     POLICY = "policy"
+    GAMEDAY = "gameday"
 
 
 @app.command()
@@ -53,9 +54,9 @@ def validate(
     hypotheses: HypothesisFolders = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check experiment, hypothesis, inventory and policy files; report all problems at once.
+    """Check experiment, hypothesis, inventory, policy and game day files; report all problems at once.
 
-    What a file is shows in its content: `environments`, `indicators`, `rules`, else it is an experiment. Nothing is reached over the network.
+    What a file is shows in its content: `environments`, `indicators`, `rules`, `waves`, else it is an experiment. Nothing is reached over the network.
     A frangible.yaml, or its folder, stands for everything that it names. A file that hides a shipped one of its name is a problem too.
     With --environment it is also checked whether the experiment can run there, and whether `held` can be reached at all.
     Exits with 0 when there is no problem, else with 2.
@@ -110,6 +111,10 @@ def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders:
                 from frangible.policy import load_policy
 
                 load_policy(path)
+            case Kind.GAMEDAY:
+                from frangible.agenda import experiment_files, load_agenda
+
+                experiment_files(*load_agenda(path), experiment_file)
             case Kind.EXPERIMENT:
                 return _experiment(path, where, folders)
     except InputError as error:
@@ -179,4 +184,6 @@ def kind_of(path: Path) -> Kind:
         return Kind.INVENTORY
     if "rules" in keys:
         return Kind.POLICY
+    if "waves" in keys:
+        return Kind.GAMEDAY
     return Kind.HYPOTHESIS if "indicators" in keys else Kind.EXPERIMENT

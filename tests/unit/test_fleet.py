@@ -157,6 +157,25 @@ def test_after_the_stop_rule_nothing_is_started(estate):
     assert not plans[1].folder.exists()
 
 
+def test_runs_of_before_count_for_the_stop_rule(estate):
+    loaded, home = inventory(estate), Home(estate / "home")
+    (estate / "home").mkdir()
+    subprocess.run([sys.executable, "-m", "frangible.cli", "halt", "on", "--reason", "storm"], check=True)
+    plans = prepare_all([Wanted(estate / "trivial.yaml", loaded.get(name)) for name in ("ny-1", "ny-2")], loaded, home)
+    before = (Ended(plans[0], "refused", "refused", (), 4),)
+    _, left = Fleet(plans, loaded, home, at_most=2, rule=StopRule(refused=2), before=before).run()
+    assert (left.state, left.reasons) == ("not started", ("the stop rule: 2 runs refused",))
+
+
+def test_after_stop_what_is_in_progress_goes_on_to_its_end(estate):
+    loaded, home = inventory(estate), Home(estate / "home")
+    plans = prepare_all([Wanted(estate / "trivial.yaml", loaded.get(name)) for name in ("ny-1", "ny-2")], loaded, home)
+    fleet = Fleet(plans, loaded, home, at_most=2, on_event=lambda _plan, _event: fleet.stop("the window has ended"))
+    ended, left = fleet.run()
+    assert (ended.state, left.state, left.reasons) == ("verdict", "not started", ("the window has ended",))
+    assert "aborted" not in ended.reasons[0]
+
+
 def test_all_problems_of_all_environments_before_anything_starts(estate):
     loaded, home = inventory(estate), Home(estate / "home")
     (estate / "bad.yaml").write_text(TRIVIAL.replace("module: platform, func: node", "module: nowhere.at.all, func: node"))

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from frangible.agenda import load_agenda
 from frangible.estate import Configuration
 from frangible.experiment import shipped_experiments
 from frangible.hypothesis import Hypothesis, load_hypotheses, shipped_hypotheses
@@ -263,11 +264,13 @@ def test_the_documentation_names_every_key_and_its_examples_are_valid(tmp_path: 
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     keys = {key for schema in schemas().values() for key in _keys(schema)} - {"environments", "extensions"}
     assert sorted(key for key in keys if f"`{key}`" not in text) == []
-    configuration, inventory, hypothesis, experiment, policy = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    configuration, inventory, hypothesis, experiment, policy, gameday = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
     assert Configuration.model_validate(yaml.safe_load(configuration)).inventory == "inventory"
     for name, content in (("inventory.yaml", inventory), ("hypothesis.yaml", hypothesis), ("experiment.yaml", experiment), ("policy.yaml", policy)):
         (tmp_path / name).write_text(content)
     assert load_policy(tmp_path / "policy.yaml")[0].name == "release"
+    (tmp_path / "gameday.yaml").write_text(gameday)
+    assert load_agenda(tmp_path / "gameday.yaml")[0].when.begins is not None
     known = load_hypotheses([tmp_path / "hypothesis.yaml"])
     estate = load_inventory(tmp_path / "inventory.yaml")
     assert estate.get("ny-equities-algo").labels == {"cluster": "ny-equities-algo"}
