@@ -16,10 +16,13 @@ __all__ = [
     "Basic",
     "CpuSettings",
     "Environment",
+    "GrafanaSettings",
+    "HttpSettings",
     "Limits",
     "LoadSettings",
     "Middleware",
     "Node",
+    "NotifySettings",
     "Owner",
     "PlatformSettings",
     "PowerSettings",
@@ -28,6 +31,7 @@ __all__ = [
     "Service",
     "ServicesSettings",
     "Volume",
+    "WebhookSettings",
 ]
 
 
@@ -67,7 +71,7 @@ def _public_header(name: str) -> str:
 
 def _address(value: str) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+[^\s?#]*", value):
-        raise ValueError("expected an address that begins with http:// or https:// and has no query")
+        raise ValueError("expected an address that begins with http:// or https:// and has no query; for a webhook with one use `secret-url`")
     if "@" in value.split("/")[2]:
         raise ValueError("expected an address without user and password; use `basic` with a `file` or `variable`")
     return value.rstrip("/")
@@ -305,6 +309,52 @@ class PrometheusSettings(Declared):
         return self
 
 
+class HttpSettings(Declared):
+    """How a system is reached over HTTP."""
+
+    ca_file: FilePath | None = Field(default=None, description="certificates to trust instead of the system's")
+    proxy: Address | None = None
+    timeout: Positive = Field(default=5.0, description="deadline of one request")
+
+
+class WebhookSettings(HttpSettings):
+    """Gets a JSON object when a fault begins and when it is over."""
+
+    url: Address | None = None
+    secret_url: Secret | None = Field(default=None, description="the address, where it is a secret itself")
+    headers: Headers = Field(default_factory=dict, description="headers of each request; nothing confidential")
+    secret_headers: SecretHeaders = Field(default_factory=dict, description="headers of each request whose values are secrets")
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if (self.url is None) == (self.secret_url is None):
+            raise ValueError("expected either `url` or `secret-url`, found both or neither")
+        return self
+
+
+class GrafanaSettings(HttpSettings):
+    """Gets an annotation when a fault begins, which becomes a region when it is over."""
+
+    url: Address
+    bearer: Secret = Field(description="token of a service account that may write annotations")
+    dashboard: str = Field(default="", description="UID of the dashboard; else the whole organisation sees it")
+    panel: int | None = Field(default=None, description="number of the panel on the dashboard")
+    tags: tuple[str, ...] = Field(default=(), description="beside `frangible`, `environment:`, `experiment:`, `fault:` and `run:`")
+
+
+class NotifySettings(Declared):
+    """Who is told when a fault begins and when it is over. A run never waits for them and never fails with them."""
+
+    webhook: WebhookSettings | None = None
+    grafana: GrafanaSettings | None = None
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.webhook is None and self.grafana is None:
+            raise ValueError("expected `webhook`, `grafana` or both, found neither")
+        return self
+
+
 class Volume(Declared):
     """What an environment has to take at its busiest."""
 
@@ -331,6 +381,7 @@ class Environment(Declared):
     machine: Name | None = Field(default=None, description="machine that its nodes share with others'; who needs one of its parts alone excludes who does too")
     volume: Volume | None = Field(default=None, description="the highest volume of the previous six months; a surge offers twice that")
     limits: Limits = Field(default_factory=Limits)
+    notify: NotifySettings | None = Field(default=None, description="who is told when a fault begins and when it is over")
 
     def nodes_of(self, role: str) -> tuple[Node, ...]:
         """Return the nodes that have a role."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from frangible.metrics import Metrics
     from frangible.platforms import Platform
 
-__all__ = ["Check", "Trial", "examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "tried"]
+__all__ = ["Check", "Trial", "examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "told", "tried"]
 
 PROBE = "doctor"
 """Name of what is written and removed again to see whether it can be."""
@@ -56,7 +56,7 @@ def tried(trial: Trial) -> Check:
 def examine(home: "Home", environment: "Environment", hypotheses: "Iterable[Hypothesis]") -> Iterator[Check]:
     """Try everything, one after the other."""
     in_force = Trial("nothing in force", partial(_in_force, home, environment.name), RECOVER)
-    for trial in (*observer(environment, hypotheses), *platform(environment), *stores(home), in_force):
+    for trial in (*observer(environment, hypotheses), *platform(environment), *told(environment), *stores(home), in_force):
         yield tried(trial)
 
 
@@ -208,6 +208,21 @@ def _free(environment: "Environment", keys: frozenset[str]) -> str:
     if held:
         raise PlatformError(f"held: {', '.join(held)}")
     return f"nobody holds {', '.join(sorted(keys))}"
+
+
+def told(environment: "Environment") -> Iterator[Trial]:
+    """Yield: the secrets with which others are told can be read; nobody is told anything."""
+    if environment.notify is not None:
+        yield Trial("notify", partial(_secrets, environment), "a run goes on without it, and nobody is told when a fault begins")
+
+
+def _secrets(environment: "Environment") -> str:
+    from frangible.notifying import secrets_of
+
+    secrets = list(secrets_of(environment.notify)) if environment.notify is not None else []
+    for secret in secrets:
+        secret.reveal()
+    return f"{len(secrets)} secret{'' if len(secrets) == 1 else 's'} can be read; nobody was told"
 
 
 # --- our own stores ---------------------------------------------------------------------------------------------------

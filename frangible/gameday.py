@@ -125,6 +125,7 @@ def _examined(day: GameDay, name: str, files: "list[ExperimentFile]") -> list[Lo
         examining.left_over(day.home, name),
         *(examining.observer(environment, hypotheses.values()) if hypotheses else ()),
         *examining.platform(environment),
+        *examining.told(environment),
         examining.locks_free(environment, keys or day.inventory.resource_keys(name)),
     ]
     return [Looked(name, examining.tried(trial)) for trial in trials]

@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 FILE_NAME = "frangible-inventory.yaml"
-HIDDEN = frozenset({"prometheus"})
+HIDDEN = frozenset({"prometheus", "notify"})
 """Keys below which a file's values are never shown: somebody may have put a secret in the wrong place."""
 OWN = frozenset({"name", "parent"})
 """Keys that no child inherits."""

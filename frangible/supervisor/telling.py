@@ -23,6 +23,8 @@ class Telling:
     def __init__(self, plan: "Plan", starter: Channel | None) -> None:
         """Prepare; nothing is written before `open`."""
         self.starter = starter
+        self.also: Callable[[Message], None] | None = None
+        """Gets each event too; returns at once and never raises."""
         self._plan = plan
         self._file: TextIO | None = None
 
@@ -39,3 +41,5 @@ class Telling:
         if self.starter is not None:
             with contextlib.suppress(ChannelClosed):
                 self.starter.send(message)
+        if self.also is not None:
+            self.also(message)

@@ -15,6 +15,7 @@ from frangible.clock import Clock, SystemClock
 from frangible.errors import FrangibleError, Refused
 from frangible.fault import FaultRegistry
 from frangible.judge import Ending, Outcome
+from frangible.notifying import Notifying
 from frangible.process import ProcessIdentity
 from frangible.reverting import REVERT_LIMIT
 from frangible.supervisor.admitting import Admitted, admit
@@ -65,6 +66,8 @@ class Supervisor:
         self.child = Child(self.channel, self.child_process, self.clock)
         self.cause = Cause()
         self.chaos_journal: Message | None = None
+        self.notifying = Notifying(self.plan, self.plan.environment.notify, self._not_told)
+        self.telling.also = self.notifying.hear
         self._done = threading.Event()
         self._code = 70
 
@@ -89,6 +92,7 @@ class Supervisor:
             self._done.set()
             self.child.end()
             self._release_locks()
+            self._end_telling()
         return self._code
 
     def _refuse(self, refusal: Refused) -> int:
@@ -103,6 +107,19 @@ class Supervisor:
             self.admitted.locks.release()
         except FrangibleError as error:
             self.emit(event="log", level="warning", message=f"not released before this process ends: {error}")
+
+    def _not_told(self, reason: str) -> None:
+        """Say so in the run's log; called from any thread."""
+        self.mailbox.put({"type": "not-told", "reason": reason})
+
+    def _end_telling(self) -> None:
+        """Give what is still to be told elsewhere a little time, and say what was not told."""
+        self.notifying.close()
+        with contextlib.suppress(Empty):
+            while True:
+                message = self.mailbox.get_nowait()
+                if message["type"] == "not-told":
+                    self._handle(message)
 
     def _last_resort(self, error: Exception) -> None:
         """Revert after an error of our own, and close the run's row without a verdict."""
@@ -185,7 +202,7 @@ class Supervisor:
                 self.abort(Ending.ABORTED_BY_CONDITION, f"{message['indicator']} was {message['value']:g}: {message['condition']}")
             case "readings":
                 self.emit(event="indicators", readings=message["readings"], load=message["load"])
-            case "observer-failed":
+            case "observer-failed" | "not-told":
                 self.emit(event="log", level="warning", message=message["reason"])
             case "baseline":
                 self.answering.baseline_ended(message)

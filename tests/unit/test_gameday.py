@@ -225,7 +225,7 @@ def test_one_check_that_fails_is_a_no_go_and_nothing_is_run(estate, refuse, says
 def test_a_query_without_data_and_a_prometheus_that_is_away_are_a_no_go(estate):
     path = estate / "frangible-inventory.yaml"
     more = "    prometheus: {url: 'http://127.0.0.1:1', timeout: 1s}\n    nodes: [{name: app-1, roles: [execution]}]\n"
-    power = "power: {driver: command, on: ['true', '{node}'], off: ['true', '{node}'], state: [echo, 'on', '{node}']}"
+    power = "power: {driver: command, on: ['true', '{node}'], off: ['true', '{node}'], state: [sh, -c, 'echo on', '{node}']}"
     path.write_text(path.read_text().replace("locks: locks}\n", f"locks: locks, {power}}}\n{more}"))
     (estate / "day.yaml").write_text(DAY.replace("trivial.yaml", "placebo"))
     document = json.loads(call("check", "day.yaml", "--json").stdout)
