@@ -44,8 +44,8 @@ class EnvironmentSpec:
     """Whether services connect again when NATS or PostgreSQL went away; those that do not are ended by their watchdog and started anew."""
     risk_work: float = 0.0
     """CPU seconds that the risk model takes for each order; rounds are measured out on the machine when the risk check starts."""
-    cpu_limit: float | None = None
-    """CPUs that each risk check keeps to; None: no limit."""
+    cpu_limit: bool = False
+    """Whether a risk check keeps its node within the CPUs that it declares."""
     description: str = ""
 
     def nodes_with(self, role: str) -> tuple[NodeSpec, ...]:
@@ -107,11 +107,11 @@ ESTATE = (
         "newyork",
         "XCBO",
         "environments-newyork",
-        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.3), NodeSpec("app-2", ("gateway", "execution"), cpus=0.3)),
+        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.2), NodeSpec("app-2", ("gateway", "execution"), cpus=0.2)),
         parent="lab-americas",
         rate=25.0,
         risk_work=0.003,
-        cpu_limit=0.12,
+        cpu_limit=True,
         description="fragile: the risk check has little CPU left",
     ),
     EnvironmentSpec(

@@ -14,16 +14,13 @@ from frangible.lab.layout import EnvironmentSpec, Folder, NodeSpec, node_key
 from frangible.lab.programs import Program, node_programs
 from frangible.lab.state import LabState
 from frangible.lab.supervised import Supervised, healthy
-from frangible.lab.tree import Process, descendants, environment_of, find, kill, kill_until_gone, snapshot, still
+from frangible.lab.tree import LAB_VARIABLE, NODE_VARIABLE, Process, descendants, environment_of, find, kill, kill_until_gone, snapshot, still
 from frangible.platforms.burning import BurnerFolder
 
 __all__ = ["LAB_VARIABLE", "Machine", "Outside", "Roots", "spawn_environment"]
 
 type Roots = set[tuple[int, int]]
 """Pid and start of everything that the rack has started itself. Its other children are orphans of some node."""
-
-LAB_VARIABLE = "FRANGIBLE_LAB"
-NODE_VARIABLE = "FRANGIBLE_LAB_NODE"
 
 
 def spawn_environment(folder: Path) -> dict[str, str]:

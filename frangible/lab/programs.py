@@ -62,7 +62,7 @@ def _settings(state: LabState, environment: EnvironmentSpec, node: str, service:
         idempotent=environment.idempotent,
         reconnects=environment.reconnects,
         risk_work=environment.risk_work,
-        cpu_limit=environment.cpu_limit,
+        cpu_limit=next((spec.cpus for spec in environment.nodes if spec.name == node and environment.cpu_limit), None),
     )
 
 

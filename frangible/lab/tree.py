@@ -9,9 +9,27 @@ from pathlib import Path
 
 from frangible.errors import LabError
 
-__all__ = ["Process", "descendants", "environment_of", "find", "freeze", "kill_until_gone", "send", "snapshot", "still"]
+__all__ = [
+    "LAB_VARIABLE",
+    "MARKS",
+    "NODE_VARIABLE",
+    "Process",
+    "descendants",
+    "environment_of",
+    "find",
+    "freeze",
+    "kill_until_gone",
+    "send",
+    "snapshot",
+    "still",
+]
 
 TICKS = os.sysconf("SC_CLK_TCK")
+LAB_VARIABLE = "FRANGIBLE_LAB"
+"""Environment variable with the lab's folder: whose a process is."""
+NODE_VARIABLE = "FRANGIBLE_LAB_NODE"
+"""Environment variable with the node that a process was started for."""
+MARKS = (LAB_VARIABLE, NODE_VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)

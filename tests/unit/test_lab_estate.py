@@ -2,7 +2,9 @@
 
 import asyncio
 import hashlib
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from frangible.lab.parts import find_tools
 from frangible.lab.ports import choose_ports
 from frangible.lab.programs import port_names
 from frangible.lab.services import bus
-from frangible.lab.services.risk import Quota, rounds_for
+from frangible.lab.services.quota import PERIOD, Quota
+from frangible.lab.services.risk import rounds_for
 from frangible.lab.state import LabState, Tools
 
 
@@ -69,6 +72,53 @@ def test_a_cpu_limit_is_kept() -> None:
         return (time.process_time() - used) / (time.monotonic() - began)
 
     assert asyncio.run(work(0.2)) < 0.25
+
+
+def test_whoever_keeps_to_a_limit_waits_for_what_its_neighbours_use() -> None:
+    """With neighbours that use all of it and more, there is one turn in each period; a period after they have gone it is as before."""
+
+    async def turns(neighbours: float) -> tuple[int, float]:
+        began = time.monotonic()
+        quota = Quota(0.2, lambda: min(time.monotonic() - began, 1.0) * neighbours)
+        count = 0
+        while time.monotonic() < began + 1:
+            await quota.wait()
+            await asyncio.sleep(0.001)
+            count += 1
+        owed = await quota.wait()
+        return count, owed
+
+    busy, owed = asyncio.run(turns(1.5))
+    assert 5 <= busy <= 15
+    assert owed <= PERIOD * 1.01
+    free, owed = asyncio.run(turns(0.1))
+    assert free > 100
+    assert owed == 0
+
+
+NODE_USE = """
+import os, subprocess, sys, time
+from frangible.lab.services.quota import NodeUse
+burn = [sys.executable, "-c", "import time; t = time.process_time()\\nwhile time.process_time() < t + 0.5: pass\\ntime.sleep(30)"]
+use = NodeUse()
+ours = subprocess.Popen(burn)
+other = subprocess.Popen(burn, env={**os.environ, "FRANGIBLE_LAB_NODE": "another"})
+use._listed_at = -1.0
+began = use.seconds()
+end = time.monotonic() + 20
+while use.seconds() < began + 0.4 and time.monotonic() < end:
+    time.sleep(0.05)
+time.sleep(0.5)
+print(use.seconds() - began)
+ours.kill(), other.kill()
+"""
+
+
+def test_what_a_node_uses_is_what_its_own_processes_use() -> None:
+    """A neighbour on the same node counts, one on another node does not."""
+    environment = {**os.environ, "FRANGIBLE_LAB": "/nowhere", "FRANGIBLE_LAB_NODE": "one"}
+    done = subprocess.run([sys.executable, "-c", NODE_USE], env=environment, capture_output=True, text=True, check=True)
+    assert 0.35 < float(done.stdout) < 0.8
 
 
 @pytest.mark.parametrize("reconnects", [True, False], ids=["reconnects", "naive"])

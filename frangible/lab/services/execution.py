@@ -25,6 +25,8 @@ EXECUTED = Counter("execution_orders", "Orders written and confirmed, repeated o
 REDELIVERED = Counter("execution_redeliveries", "Orders that came again because nobody had confirmed them.")
 FAILED = Counter("execution_failures", "Batches that could not be written.")
 BATCH = 64
+ASKED_FOR = 1.0
+"""Seconds after which orders are asked for anew: what was asked of a NATS that has gone is never answered."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ async def _execute(
 ) -> None:
     while True:
         try:
-            messages = await subscription.fetch(BATCH, timeout=5)
+            messages = await subscription.fetch(BATCH, timeout=ASKED_FOR)
             orders = [json.loads(message.data) for message in messages]
             await _write(store, orders, settings)
             await _confirm(client, messages, orders)

@@ -45,7 +45,7 @@ class Settings:
     risk_work: float = 0.0
     """CPU seconds of the risk model for each order."""
     cpu_limit: float | None = None
-    """CPUs that a risk check keeps to."""
+    """CPUs that a risk check keeps its node within."""
 
     def write(self, file: Path) -> None:
         """Store for `read`; only the owner may read it, since it names passwords."""
