@@ -1,9 +1,10 @@
 # Everything sets itself up in .cache/ on first use; a second call starts at once. See docs/development.md.
 VENV := .cache/venv
 export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
+export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
+.PHONY: help setup prometheus openssh demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,10 +15,13 @@ setup: ## make .cache/venv with the project, its extras and the tools
 prometheus: ## make .cache/prometheus/ with a real Prometheus
 	@ci/prometheus
 
+openssh: ## make .cache/openssh/ with the OpenSSH that tests use
+	@ci/openssh
+
 demo: setup prometheus ## lab up, one fault on two environments, both verdicts, lab down
 	@$(VENV)/bin/frangible demo
 
-test: setup prometheus ## all checks and tests, as CI runs them
+test: setup prometheus openssh ## all checks and tests, as CI runs them
 	@$(VENV)/bin/python ci/check.py
 
 lint: setup ## ruff: format and rules
@@ -33,10 +37,10 @@ imports: setup ## the import direction of docs/architecture.md
 typecheck: setup ## mypy --strict over the project and its tests
 	@ci/typecheck
 
-unit: setup prometheus ## unit and property tests only
+unit: setup prometheus openssh ## unit and property tests only
 	@$(VENV)/bin/python -m pytest -q -n 2 -m "not lab"
 
-lab: setup prometheus ## tests that need the embedded lab only
+lab: setup prometheus openssh ## tests that need the embedded lab only
 	@$(VENV)/bin/python -m pytest -q -m lab
 
 campaign: setup prometheus ## 200 kills of real runs, looked at in the target

@@ -30,6 +30,7 @@ __all__ = [
     "Secret",
     "Service",
     "ServicesSettings",
+    "SshSettings",
     "Volume",
     "WebhookSettings",
 ]
@@ -87,6 +88,9 @@ type Exchange = Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$", description="mark
 
 NOWHERE = Path()
 """A path that was not given; a file's own paths are made absolute, so none of them is equal to it."""
+SSH_HOST = r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._-]+)?)"
+"""Pattern of a host name, an IPv4 address, or an IPv6 address."""
+SSH_JUMP = r"^(?:[A-Za-z0-9][A-Za-z0-9._-]*@)?(?:[A-Za-z0-9_][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?$"
 CONFIDENTIAL = re.compile(r"authori[sz]ation|cookie|token|key|secret|password|credential", re.IGNORECASE)
 """Header names whose values must not stand in a file."""
 
@@ -268,11 +272,24 @@ class LoadSettings(Declared):
         return self
 
 
+class SshSettings(Declared):
+    """How the host of the targets is reached with OpenSSH. Host keys are always checked; a password is never asked for."""
+
+    host: Annotated[str, Field(pattern=rf"^{SSH_HOST}$")] = Field(description="name or address, or a `Host` of the ssh configuration")
+    port: int | None = Field(default=None, ge=1, le=65535)
+    user: Name | None = None
+    identity_file: FilePath | None = Field(default=None, description="file that holds the private key; the ssh agent's and ssh's own otherwise")
+    known_hosts: FilePath | None = Field(default=None, description="file with the host's key; ssh's own otherwise")
+    config_file: FilePath | None = Field(default=None, description="ssh configuration to use instead of the user's")
+    jump: Annotated[str, Field(pattern=SSH_JUMP)] | None = Field(default=None, description="`user@host:port` to go through; its key is checked as well")
+
+
 class PlatformSettings(Declared):
     """How nodes and services of an environment are reached."""
 
     kind: Literal["hosts", "kubernetes"]
-    transport: Literal["local"] = "local"
+    transport: Literal["local", "ssh"] = "local"
+    ssh: SshSettings | None = Field(default=None, description="transport ssh: the host that holds `root` and `locks`")
     root: FilePath = Field(default=NOWHERE, description="hosts: folder on the target that holds lease copies, one folder a node")
     locks: FilePath = Field(default=NOWHERE, description="hosts: folder that holds the lock files of every environment there")
     power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
@@ -285,6 +302,12 @@ class PlatformSettings(Declared):
         missing = [f"`{name}`" for name, path in (("root", self.root), ("locks", self.locks)) if path == NOWHERE]
         if self.kind == "hosts" and missing:
             raise ValueError(f"expected {' and '.join(missing)} for the platform 'hosts', found none")
+        if (self.transport == "ssh") != (self.ssh is not None):
+            raise ValueError(
+                f"expected `ssh` with the transport 'ssh' and only with it, found transport {self.transport!r} {'with' if self.ssh else 'without'} it"
+            )
+        if self.ssh is not None and self.cpu is not None and self.cpu.driver == "host":
+            raise ValueError("expected `cpu` with the driver 'rack' for the transport 'ssh', found 'host', which would burn the CPUs of this very host")
         return self
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from frangible.errors import FrangibleError, ObserverFailed, PlatformError
 
 if TYPE_CHECKING:
-    from frangible.environment import Environment
+    from frangible.environment import Environment, SshSettings
     from frangible.home import Home
     from frangible.hypothesis import Hypothesis
     from frangible.ledger import Ledger
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Check", "Trial", "examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "told", "tried"]
 
+SSH = "ssh"
+SKEW = 5.0
+"""Seconds that the clock of a host of targets may differ."""
 PROBE = "doctor"
 """Name of what is written and removed again to see whether it can be."""
 RECOVER = "`frangible recover` reverts leases, `frangible halt off` lifts the halt"
@@ -43,6 +46,8 @@ class Trial:
     name: str
     attempt: Callable[[], str]
     advice: str
+    after: str = ""
+    """Name of the trial that it stands on: where that failed, `examine` does not try this one."""
 
 
 def tried(trial: Trial) -> Check:
@@ -54,10 +59,14 @@ def tried(trial: Trial) -> Check:
 
 
 def examine(home: "Home", environment: "Environment", hypotheses: "Iterable[Hypothesis]") -> Iterator[Check]:
-    """Try everything, one after the other."""
+    """Try everything, one after the other; what stands on a part that failed is not tried."""
+    failed: set[str] = set()
     in_force = Trial("nothing in force", partial(_in_force, home, environment.name), RECOVER)
     for trial in (*observer(environment, hypotheses), *platform(environment), *told(environment), *stores(home), in_force):
-        yield tried(trial)
+        if trial.after not in failed:
+            check = tried(trial)
+            failed |= set() if check.ok else {check.name}
+            yield check
 
 
 # --- the observer -----------------------------------------------------------------------------------------------------
@@ -153,15 +162,40 @@ def platform(environment: "Environment") -> Iterator[Trial]:
     except FrangibleError as error:
         yield Trial("platform", partial(_fail, str(error)), "correct `platform:` of the environment")
         return
+    if environment.platform.ssh is not None:
+        yield Trial(
+            SSH, partial(_ssh, environment.platform.ssh), "try it by hand with `ssh -v`; `platform.ssh` of the environment says how the host is reached"
+        )
     for node in environment.nodes:
-        yield Trial(f"node {node.name}", partial(_node, opened, node.name), "a run refuses a node that is off; is its power driver reachable?")
-    yield Trial("locks", partial(_lock, opened, environment.name), "may this user write the folder `platform.locks` of the environment?")
+        yield Trial(f"node {node.name}", partial(_node, opened, node.name), "a run refuses a node that is off; is its power driver reachable?", SSH)
+    yield Trial("locks", partial(_lock, opened, environment.name), "may this user write the folder `platform.locks` of the environment?", SSH)
     if environment.nodes:
-        yield Trial("lease copies", partial(_copy, opened, environment.nodes[0].name), "may this user write below `platform.root` of the environment?")
+        advice = "may this user write below `platform.root` of the environment?"
+        yield Trial("lease copies", partial(_copy, opened, environment.nodes[0].name), advice, SSH)
 
 
 def _fail(message: str) -> str:
     raise PlatformError(message)
+
+
+def _ssh(settings: "SshSettings") -> str:
+    """Connect, compare clocks, look for the programs that are needed there."""
+    from frangible.clock import SystemClock
+    from frangible.platforms.ssh import SshTransport
+
+    transport, clock = SshTransport(settings), SystemClock()
+    missing = transport.missing_programs()
+    if missing:
+        raise PlatformError(f"{settings.host} lacks {', '.join(missing)}: install coreutils and util-linux there")
+    before = clock.monotonic()
+    theirs = transport.clock()
+    took = clock.monotonic() - before
+    skew = theirs - (clock.wall() - took / 2)
+    if abs(skew) > SKEW:
+        raise PlatformError(
+            f"the clock of {settings.host} differs from this host's by {skew:+.1f} s, more than {SKEW:g} s: locks and times there would mislead"
+        )
+    return f"{settings.host} answers in {took * 1000:.0f} ms, its key is known; its clock differs from this host's by {skew:+.3f} s"
 
 
 def _node(opened: "Platform", name: str) -> str:

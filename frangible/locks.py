@@ -11,20 +11,22 @@ import getpass
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from frangible.clock import Clock, SystemClock
-from frangible.errors import FrangibleError, LedgerError, LockHeld
-from frangible.process import ProcessIdentity
+from frangible.errors import FrangibleError, LedgerError, LockHeld, PlatformError
+from frangible.process import ProcessIdentity, boot_id
 
-__all__ = ["FileLockStore", "HeldLocks", "Holder", "LockStore"]
+__all__ = ["FileLockStore", "HeldLocks", "Holder", "LockStore", "SwappedLockStore", "Swapping"]
 
 FLOCK_SECONDS = 5.0
 """How long another process may be in the middle of a change before we give up."""
+SWAP_SECONDS = 10.0
+"""How long others may be quicker, each time, before we give up."""
 SUFFIX = ".lock.json"
 
 
@@ -115,9 +117,7 @@ class FileLockStore:
         return tuple(sorted(found, key=lambda holder: holder.key))
 
     def _is_stale(self, holder: Holder) -> bool:
-        if holder.expires_at <= self._clock.wall():
-            return True
-        return holder.owner.is_local and not holder.owner.is_alive()
+        return _stale(holder, self._clock.wall())
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{quote(key, safe='')}{SUFFIX}"
@@ -161,19 +161,16 @@ class FileLockStore:
 
     def _read_file(self, path: Path) -> _Entry:
         try:
-            data = json.loads(path.read_text())
-            held = data["holder"]
-            return _Entry(int(data["epoch"]), None if held is None else _holder(data["key"], int(data["epoch"]), held))
+            return _parsed(path, path.read_text())
         except FileNotFoundError:
             return _Entry(0, None)
+        except UnicodeDecodeError as error:
+            raise LedgerError(_damaged(path, error)) from error
         except OSError as error:
             raise LedgerError(_advice(path, error)) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise LedgerError(f"lock file {path} is damaged ({error!r}); when `frangible status` shows no run there, delete it") from error
 
     def _put(self, holder: Holder) -> Holder:
-        held = {"run_id": holder.run_id, "owner": holder.owner.to_json(), "expires_at": holder.expires_at, "note": holder.note, "since": holder.since}
-        self._replace(self._path(holder.key), {"key": holder.key, "epoch": holder.epoch, "holder": held})
+        self._replace(self._path(holder.key), _document(holder))
         return holder
 
     def _replace(self, path: Path, document: dict[str, object]) -> None:
@@ -192,6 +189,105 @@ class FileLockStore:
                 os.close(folder)
         except OSError as error:
             raise LedgerError(_advice(path, error)) from error
+
+
+class Swapping(Protocol):
+    """Files on another host that are changed by comparing and swapping. Every call raises `PlatformError`."""
+
+    def look(self, path: Path) -> tuple[str | None, float]:
+        """Return a file's text, or None where there is none, and that host's wall clock."""
+
+    def swap(self, path: Path, expected: str | None, text: str) -> bool:
+        """Replace a file durably if it still holds `expected`, under the flock of its sibling file; return whether it did."""
+
+    def entries(self, folder: Path) -> tuple[str, ...]:
+        """Return the names in a folder, sorted."""
+
+
+class SwappedLockStore:
+    """Keys as the same files on another host: read, decided here by that host's clock, and swapped only if nobody was quicker.
+
+    Every change may be repeated: whoever finds its own entry keeps it. A host that cannot be reached is a `LedgerError`.
+    """
+
+    def __init__(self, folder: Path, files: Swapping) -> None:
+        """Hold keys in `folder` of the host that `files` reaches."""
+        self.folder = folder
+        self._files = files
+
+    def acquire(self, key: str, run_id: str, owner: ProcessIdentity, ttl: float) -> Holder:
+        """Take a key that is free, expired, or whose holder was a process of this host that is dead; the same run and owner keep their epoch."""
+
+        def decide(entry: _Entry, now: float) -> Holder:
+            found = entry.holder
+            if found is not None and (found.run_id, found.owner) == (run_id, owner):
+                return replace(found, expires_at=now + ttl)
+            if found is not None and not _stale_elsewhere(found, now):
+                raise LockHeld(_held(found))
+            return Holder(key, run_id, owner, entry.epoch + 1, now + ttl, _note(owner), since=now)
+
+        return self._change(key, decide)
+
+    def renew(self, holder: Holder, ttl: float) -> Holder:
+        """Hold for `ttl` seconds from now, also when the time had run out and nobody has taken the key since."""
+
+        def decide(entry: _Entry, now: float) -> Holder:
+            if entry.epoch != holder.epoch or entry.holder is None:
+                now_held = _held(entry.holder) if entry.holder else f"key {holder.key} was released"
+                raise LockHeld(f"run {holder.run_id} no longer holds key {holder.key} (its epoch was {holder.epoch}, now {entry.epoch}): {now_held}")
+            return replace(entry.holder, expires_at=now + ttl)
+
+        return self._change(holder.key, decide)
+
+    def release(self, holder: Holder) -> None:
+        """Free the key; nothing happens when somebody else has taken it over."""
+        path = self._path(holder.key)
+        for _ in self._tries(path):
+            text, entry, _now = self._read(path)
+            if entry.epoch != holder.epoch or entry.holder is None:
+                return
+            if self._swap(path, text, {"key": holder.key, "epoch": entry.epoch, "holder": None}):
+                return
+
+    def holders(self) -> tuple[Holder, ...]:
+        """Return everybody who holds a key now, sorted by key."""
+        try:
+            names = [name for name in self._files.entries(self.folder) if name.endswith(SUFFIX)]
+        except PlatformError as error:
+            raise LedgerError(f"locks in {self.folder}: {error}") from error
+        found = [(entry.holder, now) for _, entry, now in (self._read(self.folder / name) for name in names)]
+        return tuple(sorted((holder for holder, now in found if holder is not None and not _stale_elsewhere(holder, now)), key=lambda holder: holder.key))
+
+    def _change(self, key: str, decide: Callable[[_Entry, float], Holder]) -> Holder:
+        path = self._path(key)
+        for _ in self._tries(path):
+            text, entry, now = self._read(path)
+            holder = decide(entry, now)
+            if self._swap(path, text, _document(holder)):
+                return holder
+        raise AssertionError  # pragma: no cover - `_tries` raises
+
+    def _tries(self, path: Path) -> Iterator[None]:
+        deadline = time.monotonic() + SWAP_SECONDS
+        while time.monotonic() < deadline:
+            yield
+        raise LedgerError(f"lock file {path}: others were quicker for {SWAP_SECONDS:g} s; try again")
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{quote(key, safe='')}{SUFFIX}"
+
+    def _read(self, path: Path) -> tuple[str | None, _Entry, float]:
+        try:
+            text, now = self._files.look(path)
+        except PlatformError as error:
+            raise LedgerError(f"lock file {path}: {error}") from error
+        return text, _Entry(0, None) if text is None else _parsed(path, text), now
+
+    def _swap(self, path: Path, expected: str | None, document: dict[str, object]) -> bool:
+        try:
+            return self._files.swap(path, expected, json.dumps(document))
+        except PlatformError as error:
+            raise LedgerError(f"lock file {path}: {error}") from error
 
 
 class HeldLocks:
@@ -243,6 +339,33 @@ class HeldLocks:
 def _holder(key: str, epoch: int, held: dict[str, Any]) -> Holder:
     owner = ProcessIdentity.from_json(held["owner"])
     return Holder(key, str(held["run_id"]), owner, epoch, float(held["expires_at"]), str(held["note"]), float(held["since"]))
+
+
+def _document(holder: Holder) -> dict[str, object]:
+    held = {"run_id": holder.run_id, "owner": holder.owner.to_json(), "expires_at": holder.expires_at, "note": holder.note, "since": holder.since}
+    return {"key": holder.key, "epoch": holder.epoch, "holder": held}
+
+
+def _parsed(path: Path, text: str) -> _Entry:
+    try:
+        data = json.loads(text)
+        held = data["holder"]
+        return _Entry(int(data["epoch"]), None if held is None else _holder(data["key"], int(data["epoch"]), held))
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"lock file {path} is damaged ({error!r}); when `frangible status` shows no run there, delete it"
+
+
+def _stale(holder: Holder, now: float) -> bool:
+    return holder.expires_at <= now or (holder.owner.is_local and not holder.owner.is_alive())
+
+
+def _stale_elsewhere(holder: Holder, now: float) -> bool:
+    """Holders come from many hosts, and two may have one name: only one of this very boot can be looked at from here."""
+    return holder.expires_at <= now or (holder.owner.boot == boot_id() and _stale(holder, now))
 
 
 def _held(holder: Holder) -> str:

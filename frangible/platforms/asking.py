@@ -1,4 +1,4 @@
-"""Asking others to act on an environment: a rack over its Unix socket, and any command line."""
+"""Asking others to act on an environment: a rack over its Unix socket, and any command line; and which host that rack is on."""
 
 import json
 import os
@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from frangible.errors import PlatformError
 from frangible.process import ProcessIdentity, boot_id
 
-__all__ = ["DEADLINE", "ask_rack", "local_processes", "run_command", "short"]
+__all__ = ["DEADLINE", "THIS_HOST", "Host", "ThisHost", "accepted", "ask_rack", "exchange", "identified", "run_command", "short"]
 
 DEADLINE = 15.0
 """Seconds that one request or command may take."""
@@ -25,19 +26,60 @@ SHOWN = 300
 """Characters of foreign output that an error message repeats."""
 
 
+class Host(Protocol):
+    """The host that an environment's rack and processes are on. Every call raises `PlatformError`."""
+
+    def ask_rack(self, path: Path, request: Mapping[str, object], who: str, deadline: float) -> dict[str, object]:
+        """Send one JSON line to the rack there and return its answer; `who` begins each error. It may be sent twice when a connection is lost."""
+
+    def origin(self) -> tuple[str, str]:
+        """Return the host's name and the id of its boot: whose processes its rack tells of."""
+
+    def processes_gone(self, processes: tuple[ProcessIdentity, ...], who: str) -> bool:
+        """Whether none of these processes is alive; an error for one that ran on another host."""
+
+
+@dataclass(frozen=True, slots=True)
+class ThisHost:
+    """The host that we run on ourselves."""
+
+    def ask_rack(self, path: Path, request: Mapping[str, object], who: str, deadline: float) -> dict[str, object]:
+        """Ask over the Unix socket."""
+        return ask_rack(path, request, who, deadline)
+
+    def origin(self) -> tuple[str, str]:
+        """Return our own name and boot id."""
+        return socket.gethostname(), boot_id()
+
+    def processes_gone(self, processes: tuple[ProcessIdentity, ...], who: str) -> bool:
+        """Look into /proc."""
+        for process in processes:
+            if not process.is_local:
+                raise PlatformError(f"{who}: process {process.pid} ran on host {process.host}, which the local transport cannot see; ask on that host")
+        return not any(process.is_alive() for process in processes)
+
+
+THIS_HOST = ThisHost()
+
+
 def ask_rack(path: Path, request: Mapping[str, object], who: str, deadline: float) -> dict[str, object]:
     """Send one JSON line to a rack on this host and return its answer; raise `PlatformError`, beginning with `who`, when it refuses or is silent."""
-    until = time.monotonic() + deadline
     try:
-        with _connected(path, until) as connection:
-            connection.settimeout(_left(until))
-            connection.sendall(f"{json.dumps(request)}\n".encode())
-            line = _read_line(connection, until)
+        line = exchange(path, request, deadline)
     except TimeoutError as error:
         raise PlatformError(f"{who}: no answer within {deadline:g} s; look at the rack's log (`frangible lab logs`)") from error
     except OSError as error:
         raise PlatformError(f"{who}: {error.strerror or error}; is the rack running? `frangible lab status` tells") from error
-    return _accepted(who, line)
+    return accepted(who, line)
+
+
+def exchange(path: Path, request: Mapping[str, object], deadline: float) -> bytes:
+    """Send one JSON line to a Unix socket and return the line that comes back, or what there was of it; raises OSError, of which TimeoutError is one."""
+    until = time.monotonic() + deadline
+    with _connected(path, until) as connection:
+        connection.settimeout(_left(until))
+        connection.sendall(f"{json.dumps(request)}\n".encode())
+        return _read_line(connection, until)
 
 
 def run_command(argv: list[str], who: str, deadline: float, declared: str) -> str:
@@ -53,10 +95,16 @@ def run_command(argv: list[str], who: str, deadline: float, declared: str) -> st
     return output
 
 
-def local_processes(entries: Iterable[Mapping[str, int]]) -> tuple[ProcessIdentity, ...]:
-    """Return processes of this host from a rack's `pid` and `start`; raises KeyError, TypeError or ValueError on anything else."""
-    here, boot = socket.gethostname(), boot_id()
-    return tuple(ProcessIdentity(here, boot, int(entry["pid"]), int(entry["start"])) for entry in entries)
+def identified(host: Host, entries: Iterable[Mapping[str, int]]) -> tuple[ProcessIdentity, ...]:
+    """Return processes of a rack's host from its `pid` and `start`; raises KeyError, TypeError or ValueError on anything else.
+
+    The host is asked after the rack has answered: had it been restarted in between, these processes would be gone, and are called so.
+    """
+    found = [(int(entry["pid"]), int(entry["start"])) for entry in entries]
+    if not found:
+        return ()
+    name, boot = host.origin()
+    return tuple(ProcessIdentity(name, boot, pid, start) for pid, start in found)
 
 
 def _finished(argv: list[str], deadline: float) -> tuple[int, str, str]:
@@ -121,7 +169,7 @@ def _read_line(connection: socket.socket, until: float) -> bytes:
     return received
 
 
-def _accepted(who: str, line: bytes) -> dict[str, object]:
+def accepted(who: str, line: bytes) -> dict[str, object]:
     """Parse one reply line; a refusal, half a line or anything that is no object is an error."""
     try:
         reply = json.loads(line) if line.endswith(b"\n") else None

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from frangible.errors import PlatformError
 from frangible.platforms import BurnerState
-from frangible.platforms.asking import DEADLINE, ask_rack
+from frangible.platforms.asking import DEADLINE, THIS_HOST, Host
 from frangible.process import ProcessIdentity
 
 __all__ = ["BurnerDriver", "BurnerFolder", "HostBurners", "RackBurners"]
@@ -146,6 +146,7 @@ class RackBurners:
 
     environment: str
     socket: Path
+    host: Host = THIS_HOST
 
     def start(self, node: str, name: str, utilisation: float, seconds: float) -> None:
         """Ask for `burn`."""
@@ -172,7 +173,7 @@ class RackBurners:
 
     def _ask(self, verb: str, node: str, **more: object) -> dict[str, object]:
         who = f"environment {self.environment}, node {node}: rack {self.socket}: {verb}"
-        return ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node, **more}, who, DEADLINE)
+        return self.host.ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node, **more}, who, DEADLINE)
 
 
 def _number(value: object) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from frangible.errors import PlatformError
 from frangible.platforms import BurnerState, LoadState, NodeState, ServiceState
+from frangible.platforms.asking import THIS_HOST, Host
 from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
 from frangible.platforms.loading import CommandLoad, LoadDriver, RackLoad
 from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
@@ -33,10 +34,15 @@ class HostsPlatform:
     def __init__(self, environment: "Environment") -> None:
         """Choose transport and power driver as the inventory says; nothing is reached yet."""
         self.environment = environment
-        self.transport = _transport(environment)
-        self.power = _power(environment)
+        self.transport: Transport = LocalTransport()
+        self.host: Host = THIS_HOST
+        if environment.platform.ssh is not None:
+            from frangible.platforms.ssh import SshTransport
+
+            self.transport = self.host = SshTransport(environment.platform.ssh)
+        self.power = self._power()
         self.burning = self._burning()
-        self.services = _services(environment)
+        self.services = self._switching()
         self.loading = self._loading()
         offered = {
             "power": self.power is not None,
@@ -105,14 +111,8 @@ class HostsPlatform:
         self._load().set(rate)
 
     def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
-        """Whether none of these processes is alive; one that ran on another host cannot be seen from here."""
-        for process in processes:
-            if not process.is_local:
-                raise PlatformError(
-                    f"environment {self.environment.name}: process {process.pid} ran on host {process.host}, "
-                    f"which the {self.transport.kind} transport cannot see; ask on that host"
-                )
-        return not any(process.is_alive() for process in processes)
+        """Whether none of these processes is alive; one that ran on another host than the transport's cannot be seen."""
+        return self.host.processes_gone(processes, f"environment {self.environment.name}")
 
     def put_lease_copy(self, target: str, lease_id: str, text: str) -> None:
         """Store a copy under `<platform.root>/<target>/leases/`, durable when this returns."""
@@ -138,9 +138,14 @@ class HostsPlatform:
 
     def locks(self) -> "LockStore":
         """Return the lock files of every environment on this host."""
-        from frangible.locks import FileLockStore
+        from frangible.locks import FileLockStore, SwappedLockStore
 
-        return FileLockStore(self.environment.platform.locks)
+        settings = self.environment.platform
+        if settings.ssh is None:
+            return FileLockStore(settings.locks)
+        from frangible.platforms.ssh import LOCK_DEADLINE, SshTransport
+
+        return SwappedLockStore(settings.locks, SshTransport(settings.ssh, LOCK_DEADLINE))
 
     def facts(self) -> Mapping[str, str]:
         """Return what the transport sees of the host, and the middleware that the inventory declares."""
@@ -167,7 +172,7 @@ class HostsPlatform:
         if settings is None:
             return None
         if settings.driver == "rack":
-            return RackLoad(self.environment.name, settings.socket)
+            return RackLoad(self.environment.name, settings.socket, self.host)
         return CommandLoad(self.environment.name, settings.read, settings.set)
 
     def _burning(self) -> BurnerDriver | None:
@@ -175,7 +180,7 @@ class HostsPlatform:
         if settings is None:
             return None
         if settings.driver == "rack":
-            return RackBurners(self.environment.name, settings.socket)
+            return RackBurners(self.environment.name, settings.socket, self.host)
         return HostBurners(lambda node: self._root / node / BURNERS)
 
     def _burners(self, node: str) -> BurnerDriver:
@@ -204,27 +209,18 @@ class HostsPlatform:
             raise PlatformError(f"environment {self.environment.name}: node {name!r} cannot be switched: declare `platform.power` in the inventory")
         return self.power
 
+    def _power(self) -> PowerDriver | None:
+        settings = self.environment.platform.power
+        if settings is None:
+            return None
+        if settings.driver == "rack":
+            return RackDriver(self.environment.name, settings.socket, host=self.host)
+        return CommandDriver(self.environment.name, tuple(settings.on), tuple(settings.off), tuple(settings.state))
 
-def _transport(environment: "Environment") -> Transport:
-    transport = environment.platform.transport
-    if transport == "local":
-        return LocalTransport()
-    raise PlatformError(f"environment {environment.name}: transport {transport!r} is not available in this version; use 'local'")
-
-
-def _power(environment: "Environment") -> PowerDriver | None:
-    settings = environment.platform.power
-    if settings is None:
-        return None
-    if settings.driver == "rack":
-        return RackDriver(environment.name, settings.socket)
-    return CommandDriver(environment.name, tuple(settings.on), tuple(settings.off), tuple(settings.state))
-
-
-def _services(environment: "Environment") -> ServiceDriver | None:
-    settings = environment.platform.services
-    if settings is None:
-        return None
-    if settings.driver == "rack":
-        return RackServices(environment.name, settings.socket)
-    return CommandServices(environment.name, settings.start, settings.stop, settings.kill, settings.state, settings.pause, settings.resume)
+    def _switching(self) -> ServiceDriver | None:
+        settings = self.environment.platform.services
+        if settings is None:
+            return None
+        if settings.driver == "rack":
+            return RackServices(self.environment.name, settings.socket, host=self.host)
+        return CommandServices(self.environment.name, settings.start, settings.stop, settings.kill, settings.state, settings.pause, settings.resume)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from frangible.errors import PlatformError
-from frangible.platforms.asking import DEADLINE, ask_rack, run_command, short
+from frangible.platforms.asking import DEADLINE, THIS_HOST, Host, run_command, short
 
 __all__ = ["CommandLoad", "LoadDriver", "RackLoad"]
 
@@ -27,6 +27,7 @@ class RackLoad:
 
     environment: str
     socket: Path
+    host: Host = THIS_HOST
 
     def rate(self) -> float:
         """Ask for the rate."""
@@ -38,7 +39,7 @@ class RackLoad:
 
     def _ask(self, **more: float) -> float:
         who = f"environment {self.environment}: rack {self.socket}: rate"
-        reply = ask_rack(self.socket, {"do": "rate", "environment": self.environment, **more}, who, DEADLINE)
+        reply = self.host.ask_rack(self.socket, {"do": "rate", "environment": self.environment, **more}, who, DEADLINE)
         return _rate(who, str(reply.get("rate")))
 
 

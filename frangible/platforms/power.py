@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from frangible.errors import PlatformError
 from frangible.platforms import NodeState
-from frangible.platforms.asking import DEADLINE, ask_rack, local_processes, run_command, short
+from frangible.platforms.asking import DEADLINE, THIS_HOST, Host, identified, run_command, short
 
 __all__ = ["CommandDriver", "PowerDriver", "RackDriver"]
 
@@ -30,7 +30,7 @@ class PowerDriver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RackDriver:
-    """Talks JSON lines with a rack process on this host, one connection a request.
+    """Talks JSON lines with a rack process, one connection a request.
 
     Request: `{"do": "power_on" | "power_off" | "node", "environment": ..., "node": ...}`.
     Reply: `{"ok": true, "powered": bool, "instance": str, "ready": bool, "processes": [{"pid": int, "start": int}]}`
@@ -40,6 +40,7 @@ class RackDriver:
     environment: str
     socket: Path
     deadline: float = DEADLINE
+    host: Host = THIS_HOST
 
     def on(self, node: str) -> None:
         """Ask the rack for `power_on`; what already runs is left alone."""
@@ -53,12 +54,12 @@ class RackDriver:
         """Ask the rack what it knows of the node."""
         reply = self._ask("node", node)
         try:
-            return _node_state(node, reply)
+            return _node_state(self.host, node, reply)
         except (KeyError, TypeError, ValueError) as error:
             raise PlatformError(f"{self._who('node', node)}: expected `powered`, `instance`, `ready`, `processes`; got {short(json.dumps(reply))}") from error
 
     def _ask(self, verb: RackVerb, node: str) -> dict[str, object]:
-        return ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node}, self._who(verb, node), self.deadline)
+        return self.host.ask_rack(self.socket, {"do": verb, "environment": self.environment, "node": node}, self._who(verb, node), self.deadline)
 
     def _who(self, verb: RackVerb, node: str) -> str:
         return f"environment {self.environment}, node {node}: rack {self.socket}: {verb}"
@@ -117,8 +118,8 @@ class CommandDriver:
         return f"environment {self.environment}, node {node}: power command `{verb}`"
 
 
-def _node_state(node: str, reply: dict[str, object]) -> NodeState:
+def _node_state(host: Host, node: str, reply: dict[str, object]) -> NodeState:
     powered, ready, instance, processes = reply["powered"], reply["ready"], reply["instance"], reply["processes"]
     if not (isinstance(powered, bool) and isinstance(ready, bool) and isinstance(instance, str) and isinstance(processes, list)):
         raise TypeError(reply)
-    return NodeState(node, powered=powered, instance=instance, ready=ready, processes=local_processes(processes))
+    return NodeState(node, powered=powered, instance=instance, ready=ready, processes=identified(host, processes))

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from frangible.errors import PlatformError
 from frangible.platforms import ServiceState
-from frangible.platforms.asking import DEADLINE, ask_rack, local_processes, run_command, short
+from frangible.platforms.asking import DEADLINE, THIS_HOST, Host, identified, run_command, short
 from frangible.process import ProcessIdentity
 
 __all__ = ["CommandServices", "RackServices", "ServiceDriver"]
@@ -52,11 +52,12 @@ class ServiceDriver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RackServices:
-    """Talks JSON lines with a rack process on this host, one connection a request; see docs/lab.md for the verbs."""
+    """Talks JSON lines with a rack process, one connection a request; see docs/lab.md for the verbs."""
 
     environment: str
     socket: Path
     deadline: float = DEADLINE
+    host: Host = THIS_HOST
 
     can_pause = True
 
@@ -64,7 +65,7 @@ class RackServices:
         """Ask the rack what it knows of the service."""
         reply = self._ask("service", node, service)
         try:
-            return _service_state(node, service, reply)
+            return _service_state(self.host, node, service, reply)
         except (KeyError, TypeError, ValueError) as error:
             who = _who(self.environment, node, service, "rack: service")
             raise PlatformError(f"{who}: expected `running`, `ready`, `instance`, `processes`, `paused`; got {short(json.dumps(reply))}") from error
@@ -89,7 +90,7 @@ class RackServices:
         grace = more.get("grace")
         deadline = self.deadline + (grace if isinstance(grace, float | int) else 0.0)
         request = {"do": verb, "environment": self.environment, "node": node, "service": service, **more}
-        return ask_rack(self.socket, request, _who(self.environment, node, service, f"rack {self.socket}: {verb}"), deadline)
+        return self.host.ask_rack(self.socket, request, _who(self.environment, node, service, f"rack {self.socket}: {verb}"), deadline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,19 +201,20 @@ def _plain(processes: Processes) -> list[dict[str, int]]:
     return [{"pid": process.pid, "start": process.start} for process in processes]
 
 
-def _service_state(node: str, service: str, reply: dict[str, object]) -> ServiceState:
+def _service_state(host: Host, node: str, service: str, reply: dict[str, object]) -> ServiceState:
     running, ready, instance, processes, stopped = (reply[key] for key in ("running", "ready", "instance", "processes", "paused"))
     after = reply.get("ready_after")
     if not (isinstance(running, bool) and isinstance(ready, bool) and isinstance(instance, str) and isinstance(processes, list) and isinstance(stopped, list)):
         raise TypeError(reply)
+    known = identified(host, [*processes, *stopped])
     return ServiceState(
         node,
         service,
         running=running,
         ready=ready,
         instance=instance,
-        processes=local_processes(processes),
+        processes=known[: len(processes)],
         paused=running and len(stopped) == len(processes),
-        stopped=local_processes(stopped),
+        stopped=known[len(processes) :],
         ready_after=float(after) if isinstance(after, float | int) else None,
     )

@@ -19,22 +19,43 @@ UNREADABLE_FOR = 3.0
 
 
 def watch_stops(admitted: Admitted, clock: "Clock", done: threading.Event, abort: Callable[[str], None]) -> None:
-    """Look until the run is done, and `abort` it at most once; a question without an answer aborts it too."""
+    """Look until the run is done; a question without an answer aborts it too. Locks that hang must not keep a halt from being seen."""
+    threading.Thread(target=_keep, args=(_Renewal(admitted, clock), clock, done, abort), name="locks", daemon=True).start()
+    _keep(lambda: _stopped(admitted), clock, done, abort)
+
+
+def _keep(look: Callable[[], str], clock: "Clock", done: threading.Event, abort: Callable[[str], None]) -> None:
+    """Look again and again, and abort once: for the reason that `look` returns, or when it has failed for too long."""
     failing_since: float | None = None
-    renewed = clock.monotonic()
     while not clock.wait(done, STOP_POLL):
         try:
-            stop = admitted.ledger.stop_for(admitted.plan.run_id)
-            if stop is not None:
-                what = "the halt is on" if stop.scope == "*" else "aborted"
-                abort(f"{what}: {stop.reason or 'no reason given'} ({stop.by})")
-                return
-            if clock.monotonic() - renewed > LOCK_TTL / 4:
-                admitted.locks.renew(LOCK_TTL)
-                renewed = clock.monotonic()
+            reason = look()
             failing_since = None
         except (FrangibleError, OSError) as error:
-            failing_since = failing_since or clock.monotonic()
-            if isinstance(error, LockHeld) or clock.monotonic() - failing_since > UNREADABLE_FOR:
-                abort(f"halt and locks cannot be read any more: {error}")
-                return
+            failing_since = clock.monotonic() if failing_since is None else failing_since
+            lost = isinstance(error, LockHeld) or clock.monotonic() - failing_since > UNREADABLE_FOR
+            reason = f"halt and locks cannot be read any more: {error}" if lost else ""
+        if reason:
+            abort(reason)
+            return
+
+
+def _stopped(admitted: Admitted) -> str:
+    stop = admitted.ledger.stop_for(admitted.plan.run_id)
+    if stop is None:
+        return ""
+    return f"{'the halt is on' if stop.scope == '*' else 'aborted'}: {stop.reason or 'no reason given'} ({stop.by})"
+
+
+class _Renewal:
+    """Renews the locks when a quarter of their time has gone."""
+
+    def __init__(self, admitted: Admitted, clock: "Clock") -> None:
+        self._admitted, self._clock = admitted, clock
+        self._renewed = clock.monotonic()
+
+    def __call__(self) -> str:
+        if self._clock.monotonic() - self._renewed > LOCK_TTL / 4:
+            self._admitted.locks.renew(LOCK_TTL)
+            self._renewed = self._clock.monotonic()
+        return ""
