@@ -131,7 +131,7 @@ class Server:
 
 
 @contextmanager
-def listening(folder: Path) -> Iterator[Server]:
+def listening(folder: Path, address: str = "127.0.0.1", port: int = 0, within: tuple[str, ...] = ()) -> Iterator[Server]:
     """Run a server, with the shared connections to it in a folder of their own, and end all of it."""
     patch = pytest.MonkeyPatch()
     runtime = Path(f"/tmp/fr-{os.getpid()}-{os.urandom(3).hex()}")  # a control socket's path is short
@@ -140,7 +140,7 @@ def listening(folder: Path) -> Iterator[Server]:
     patch.setenv("PATH", programs())
     server = None
     try:
-        server = Server(folder)
+        server = Server(folder, address, port, within=within)
         server.start()
         yield server
     finally:

@@ -246,11 +246,11 @@ class SshTransport:
         return attempts(self._attempt, what, program, arguments, data, fine, until)
 
     def _attempt(self, what: str, program: str, arguments: tuple[str, ...], data: str, fine: tuple[int, ...], until: float) -> _Ended:
-        """Run it once, for at most half the deadline: a connection that hangs is then replaced."""
+        """Run it once. A connection whose other side is silent ends by itself (`ALIVE_SECONDS`); whatever hangs until the deadline is replaced."""
         remote = " ".join(["exec", "sh", "-c", f"'{program}'", "frangible", *arguments])
         control, began = self.control, time.clock_gettime(time.CLOCK_BOOTTIME)
         argv = ["ssh", "-T", *self._options, "-o", f"ControlPath={control}", "--", self.settings.host, remote]
-        ended = _finished(argv, data, max(0.5, min(self.deadline / 2, until - time.monotonic())), self._who(what))
+        ended = _finished(argv, data, max(0.5, until - time.monotonic()), self._who(what))
         if ended is None:
             _end_master(control, began)
             raise _Lost(f"{self._who(what)}: no answer in time; the host or the network is not answering: is it up, and reachable from here?")

@@ -122,8 +122,9 @@ def test_a_killed_connection_is_opened_again(transport: SshTransport, server: Se
     assert transport.read(tmp_path / "t" / "a") == "before"
 
 
-def test_a_hung_connection_is_replaced_and_its_process_ended(server: Server, tmp_path: Path) -> None:
-    transport = SshTransport(server.settings, deadline=10)
+def test_a_hung_connection_is_replaced(server: Server, tmp_path: Path) -> None:
+    """Ssh gives up a side that is silent after a few seconds; the call goes on over another connection."""
+    transport = SshTransport(server.settings, deadline=40)
     transport.write(tmp_path / "t" / "a", "before")
     (hung,), (master,) = server.sessions(), masters(transport.control)
     os.kill(hung, signal.SIGSTOP)
@@ -132,16 +133,16 @@ def test_a_hung_connection_is_replaced_and_its_process_ended(server: Server, tmp
     finally:
         os.kill(hung, signal.SIGKILL)
     assert over(master)
-    assert [one.pid for one in masters(transport.control)] != [master.pid]
 
 
-def test_a_hung_process_of_the_shared_connection_is_replaced(server: Server, tmp_path: Path) -> None:
-    transport = SshTransport(server.settings, deadline=10)
+def test_a_hung_process_of_the_shared_connection_is_ended_at_the_deadline(transport: SshTransport, server: Server, tmp_path: Path) -> None:
     transport.write(tmp_path / "t" / "a", "before")
     (master,) = masters(transport.control)
     master.suspend()
-    assert transport.read(tmp_path / "t" / "a") == "before"
+    with pytest.raises(PlatformError, match="no answer in time"):
+        SshTransport(server.settings, deadline=1).read(tmp_path / "t" / "a")
     assert over(master)
+    assert transport.read(tmp_path / "t" / "a") == "before"
 
 
 def test_a_call_survives_a_server_that_comes_back(transport: SshTransport, server: Server, tmp_path: Path) -> None:
