@@ -129,6 +129,7 @@ def _conduct_all(conduct: "Conduct", moment: datetime | None, *, quiet: bool) ->
             return
         if moment is not None:
             conduct.happen(f"waiting until {shown(moment)}")
+            conduct.progress()
             conduct.wait(moment.timestamp(), f"the day begins at {shown(moment)}")
             if not go(time.time()):
                 return

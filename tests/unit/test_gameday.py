@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import yaml
 from typer.testing import CliRunner
 
 from frangible.agenda import Agenda, load_agenda, steps
+from frangible.cli.gameday import _wait
 from frangible.cli.group import app
 from frangible.cli.validate import Kind, kind_of
 from frangible.errors import GameDayError, UsageError
@@ -322,17 +324,33 @@ def soon(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-def test_the_checks_are_made_again_when_the_time_has_come(estate):
-    day = started("run", "day.yaml", "--at", soon(12), "--report", "report.md")
-    wait_for(day, "the day begins at .* in ")
-    refuse_by_halt(estate)
-    _, err = day.communicate(timeout=120)
-    assert day.returncode == 4, err
-    assert "NO-GO" in err
+def test_the_checks_are_made_again_when_the_time_has_come(estate, monkeypatch):
+    """What was well when the day was planned for the evening says nothing about the evening."""
+    seen: list[str] = []
+
+    def evening(_until: float, what: str, *_: object, **__: object) -> None:
+        seen.append((estate / "report.md").read_text())
+        refuse_by_halt(estate)
+
+    monkeypatch.setattr("frangible.cli.gameday._wait", evening)
+    result = call("run", "day.yaml", "--at", soon(3600), "--report", "report.md")
+    assert result.exit_code == 4, result.output
+    assert "go: 14 checks passed" in seen[0], "the report tells of a day that waits"
+    assert "GO: A day" in result.stderr
+    assert "NO-GO: A day: 1 of 14 checks did not pass" in result.stderr
     text = (estate / "report.md").read_text()
     assert "waiting until" in text
     assert "no-go" in text
     assert runs_of(estate) == []
+
+
+def test_waiting_ends_when_the_time_has_come():
+    said: list[str] = []
+    began = time.time()
+    _wait(began + 1.2, "the day begins", said.append, quiet=True)
+    assert time.time() >= began + 1.2
+    assert said[0].startswith("the day begins in ")
+    assert len(said) == 1, "a countdown is for terminals"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
