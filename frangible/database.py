@@ -11,14 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from frangible.errors import FrangibleError
 
-__all__ = ["Database", "Schema", "run_migrations"]
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+__all__ = ["Database", "Schema", "insert_into", "run_migrations"]
 
 BUSY_SECONDS = 5
 """How long a writer waits for another process before it gives up."""
@@ -133,6 +136,17 @@ class Database:
             return None
         # The table's name is a constant of ours.
         return connection.execute(text(f"SELECT version_num FROM {self.schema.version_table}")).scalar()  # noqa: S608
+
+
+def insert_into(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":
+    """Return an insert that can be told `on_conflict_do_nothing`; imports the dialect in use and not the other one."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table)
 
 
 def run_migrations() -> None:

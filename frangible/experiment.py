@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
@@ -217,6 +217,10 @@ def fault_kind(module: str) -> str:
         return ""
     if module.startswith(ACTIONS):
         return module.removeprefix(ACTIONS).replace("_", "-")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return ""  # nobody brings these, and the search takes its time
+    from importlib.metadata import entry_points
+
     return next((entry.name for entry in entry_points(group=FAULTS) if entry.module == module), "")
 
 

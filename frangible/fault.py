@@ -4,12 +4,13 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from frangible.errors import FaultError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from frangible.platforms import Platform
 
 __all__ = ["TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target"]
@@ -108,12 +109,19 @@ def fault_parameters(fault: Fault) -> dict[str, JsonValue]:
     return asdict(fault)  # type: ignore[call-overload, no-any-return]
 
 
+def _brought() -> "EntryPoints":
+    """Return the faults that other packages bring."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINTS)
+
+
 class FaultRegistry:
     """Fault classes by kind: the shipped ones, then entry points of group `frangible.faults`."""
 
     def load(self, kind: str) -> type[Fault]:
         """Return the class of `kind`; raise `FaultError` when there is none or it cannot be imported."""
-        for entry in entry_points(group=ENTRY_POINTS, name=kind):
+        for entry in _brought().select(name=kind):
             return self._checked(kind, entry.load())
         try:
             module = importlib.import_module(f"{SHIPPED}.{kind.replace('-', '_')}")
@@ -142,7 +150,7 @@ class FaultRegistry:
         shipped = importlib.import_module(SHIPPED)
         modules = {f"{SHIPPED}.{module.name}" for module in pkgutil.iter_modules(shipped.__path__)} - {TOGETHER}
         names = {module.rpartition(".")[2].replace("_", "-") for module in modules}
-        return tuple(sorted(names | {entry.name for entry in entry_points(group=ENTRY_POINTS)}))
+        return tuple(sorted(names | {entry.name for entry in _brought()}))
 
     @staticmethod
     def _checked(kind: str, candidate: object) -> type[Fault]:

@@ -4,22 +4,21 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection, delete, insert, literal_column, make_url, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, IntegrityError
 
-from frangible.database import Database, Schema
+from frangible.database import Database, Schema, insert_into
 from frangible.errors import JournalError, UsageError
-from frangible.fragility import Score, faults_of, posterior
-from frangible.gate import Evidence
 from frangible.journal import models
-from frangible.journal.newest import indicators_of, newest
 from frangible.journal.record import RunRecord, record_from_json, record_to_json
 from frangible.journal.rows import CHILDREN, content_of, fingerprint_row, load, rows_of, run_row
-from frangible.journal.summary import count, scores_of
-from frangible.judge import IndicatorVerdict
+
+if TYPE_CHECKING:
+    from frangible.fragility import Score
+    from frangible.gate import Evidence
+    from frangible.judge import IndicatorVerdict
 
 __all__ = ["SCHEMA", "Journal", "RunRecord", "record_from_json", "record_to_json"]
 
@@ -67,8 +66,11 @@ class Journal:
         """
         if record.state != "finished" or record.ended_at is None or record.outcome is None:
             raise JournalError(f"run {record.id}: a final record needs state 'finished', `ended_at` and `outcome`")
-        if faults_of(record.proofs):
-            posterior(0, 0)  # imports what the summary needs, which on a busy machine takes longer than others wait for the write lock
+        if record.proofs:
+            from frangible.fragility import faults_of, posterior
+
+            if faults_of(record.proofs):
+                posterior(0, 0)  # imports what the summary needs, which on a busy machine takes longer than others wait for the write lock
         try:
             self._finish(record)
         except JournalError as error:
@@ -98,21 +100,27 @@ class Journal:
         with self._database.reading() as connection:
             return load(connection, *conditions, limit=limit)
 
-    def fragility(self, environments: Iterable[str] | None = None, fault: str | None = None) -> tuple[Score, ...]:
+    def fragility(self, environments: Iterable[str] | None = None, fault: str | None = None) -> "tuple[Score, ...]":
         """Return the scores of these environments (all: None), sorted; what was never tested is not among them."""
+        from frangible.journal.summary import scores_of
+
         with self._database.reading() as connection:
             return scores_of(connection, environments, fault)
 
-    def newest(self, wanted: Iterable[tuple[str, str, int]]) -> tuple[tuple[Evidence, ...], ...]:
+    def newest(self, wanted: Iterable[tuple[str, str, int]]) -> "tuple[tuple[Evidence, ...], ...]":
         """Return for each environment, experiment and number so many of the newest finished runs, newest first.
 
         Where none of them is conclusive, the newest conclusive one comes behind them.
         """
+        from frangible.journal.newest import newest
+
         with self._database.reading() as connection:
             return tuple(newest(connection, *each) for each in wanted)
 
-    def indicators(self, runs: Iterable[str]) -> Mapping[str, tuple[IndicatorVerdict, ...]]:
+    def indicators(self, runs: Iterable[str]) -> "Mapping[str, tuple[IndicatorVerdict, ...]]":
         """Return the indicators of these runs, by run."""
+        from frangible.journal.newest import indicators_of
+
         with self._database.reading() as connection:
             return indicators_of(connection, runs)
 
@@ -148,7 +156,10 @@ class Journal:
                 self._write(connection, record)
             else:
                 self._rewrite(connection, record)
-            count(connection, record)
+            if record.proofs:
+                from frangible.journal.summary import count
+
+                count(connection, record)
 
     def _write(self, connection: Connection, record: RunRecord) -> None:
         self._write_fingerprint(connection, record)
@@ -164,8 +175,7 @@ class Journal:
         _write_parts(connection, record)
 
     def _write_fingerprint(self, connection: Connection, record: RunRecord) -> None:
-        dialect = postgresql if self._database.is_postgresql else sqlite
-        connection.execute(dialect.insert(models.fingerprints).values(fingerprint_row(record)).on_conflict_do_nothing())
+        connection.execute(insert_into(connection, models.fingerprints).values(fingerprint_row(record)).on_conflict_do_nothing())
 
 
 def _write_parts(connection: Connection, record: RunRecord) -> None:

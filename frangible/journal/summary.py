@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
+from frangible.database import insert_into
 from frangible.fragility import Posterior, Score, counted, faults_of
 from frangible.journal import models
 from frangible.journal.record import RunRecord
@@ -37,10 +37,9 @@ def scores_of(connection: Connection, environments: Iterable[str] | None = None,
 
 def _ensure(connection: Connection, record: RunRecord, fault: str) -> None:
     """Make the row without a run in it where there is none, so that it can be locked."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     empty = dict.fromkeys(("held", "deviated", "inconclusive"), 0) | dict.fromkeys(("mean", "low", "high"), 0.0)
     first = {"environment": record.environment, "fault": fault, "last_run": "", "last_at": record.started_at, "last_outcome": ""}
-    connection.execute(dialect.insert(TABLE).values(first | empty).on_conflict_do_nothing())
+    connection.execute(insert_into(connection, TABLE).values(first | empty).on_conflict_do_nothing())
 
 
 def _score(row: Row[Any]) -> Score:

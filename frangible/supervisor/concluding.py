@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from frangible.errors import FrangibleError, JournalError
-from frangible.judge import Ending, FaultProof, Observed, Outcome, RunEvidence, Verdict
+from frangible.judge import Ending, FaultProof, Observed, Outcome, RunEvidence, Verdict, WindowName
 
 if TYPE_CHECKING:
     from frangible.fault import JsonValue
@@ -50,7 +50,7 @@ def evidence(measuring: "Measuring", proofs: tuple[FaultProof, ...], ending: End
 
 def provisional(measuring: "Measuring", proofs: tuple[FaultProof, ...]) -> bool:
     """Say whether the effect so far shows no deviation: what Chaos Toolkit's hypothesis after the method asks."""
-    from frangible.judge import WindowName, judge
+    from frangible.judge import judge
 
     verdict = judge(measuring.plan.hypotheses, evidence(measuring, proofs, Ending.COMPLETED, "", scrapes=3.0))
     return all(one.outcome is not Outcome.DEVIATED for one in verdict.indicators if one.window is WindowName.EFFECT)
@@ -60,11 +60,9 @@ def conclude(
     measuring: "Measuring", record: "RunRecord", proofs: tuple[FaultProof, ...], ending: Ending, detail: str, chaos_journal: "JsonValue"
 ) -> "RunRecord":
     """Judge what was gathered and return the finished record."""
-    from frangible.judge import judge
-
     plan = measuring.plan
     found = evidence(measuring, proofs, ending, detail)
-    verdict = judge(plan.hypotheses, found) if plan.hypotheses else _without_hypothesis(ending, detail)
+    verdict = _judged(plan, found) if plan.hypotheses else _without_hypothesis(ending, detail)
     return replace(
         record,
         ended_at=time.time(),
@@ -82,6 +80,12 @@ def conclude(
     )
 
 
+def _judged(plan: "Plan", found: RunEvidence) -> Verdict:
+    from frangible.judge import judge
+
+    return judge(plan.hypotheses, found)
+
+
 def _clock_facts(measuring: "Measuring") -> dict[str, str]:
     timeline = measuring.timeline
     facts = {"prometheus.scrape-interval-seconds": f"{timeline.scrape_interval:g}"}
@@ -92,18 +96,19 @@ def _clock_facts(measuring: "Measuring") -> dict[str, str]:
 
 def _detection_facts(measuring: "Measuring", found: RunEvidence) -> dict[str, str]:
     """What our own alerts did from the first proof of the fault to the end of what was watched."""
-    from frangible.detections import detections
-    from frangible.judge import WindowName
-
     watched = [window for window in found.windows if window.name is not WindowName.BASELINE]
     if measuring.metrics is None or not watched:
         return {}
+    from frangible.detections import detections
+
     start, end = min(window.start for window in watched), max(window.end for window in watched)
     return detections(measuring.metrics, measuring.plan.hypotheses, measuring.labels, start, end, found.scrape_interval)
 
 
 def _block_series(plan: "Plan", found: RunEvidence) -> "JsonValue":
     """Per indicator: [seconds since the epoch, value] a block, over all windows."""
+    if not plan.hypotheses:
+        return {}
     from frangible.judge import block_series
 
     windows = {window.name: window for window in found.windows}

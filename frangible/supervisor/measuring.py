@@ -157,13 +157,13 @@ class Measuring:
 
         It is waited for as long as so many scrapes take. Where the observer has failed by now, what was read earlier counts.
         """
-        from frangible.observing import wait_until_held
-
         windows = self.timeline.windows(self.plan.windows.observe_for)
         observed: dict[str, list[Observed]] = {}
         load: list[Observed] = []
         if self.metrics is None or not windows:
             return (), ()
+        from frangible.observing import wait_until_held
+
         wait_until_held(self.metrics, self.labels, windows[-1].end, self._stop, self.clock, scrapes * self.timeline.scrape_interval)
         self._check_drift()
         until = self.clock.monotonic() + READ_LIMIT
