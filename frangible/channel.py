@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,12 +26,14 @@ class ChannelClosed(FrangibleError):
 
 
 class Channel:
-    """One end of a socket pair. `send` may be called from any thread, `messages` from one."""
+    """One end of a socket pair. `send` may be called from any thread, `receive` and `messages` from one at a time."""
 
     def __init__(self, endpoint: socket.socket) -> None:
         """Take over a connected stream socket."""
         self._socket = endpoint
         self._sending = threading.Lock()
+        self._pending = b""
+        self._lines: deque[bytes] = deque()
 
     @classmethod
     def pair(cls) -> "tuple[Channel, Channel]":
@@ -58,19 +61,24 @@ class Channel:
         except OSError as error:
             raise ChannelClosed(f"the process at the other end of the channel is gone: {error}") from error
 
-    def messages(self) -> Iterator[Message]:
-        """Yield messages until the other end is gone."""
-        pending = b""
-        while True:
+    def receive(self) -> Message | None:
+        """Wait for the next message; None when the other end is gone."""
+        while not self._lines:
             try:
                 chunk = self._socket.recv(CHUNK)
             except OSError:
-                return
+                return None
             if not chunk:
-                return
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
+                return None
+            *lines, self._pending = (self._pending + chunk).split(b"\n")
+            self._lines.extend(lines)
+        found: Message = json.loads(self._lines.popleft())
+        return found
+
+    def messages(self) -> Iterator[Message]:
+        """Yield messages until the other end is gone."""
+        while (message := self.receive()) is not None:
+            yield message
 
     def close_here(self) -> None:
         """Close this process's copy of an end that a child process has taken over."""

@@ -29,6 +29,11 @@ class Home:
         estate = _estate()
         return cls(_folder()) if estate is None else cls(_folder(), estate.journal_url, estate.ledger_url)
 
+    @classmethod
+    def plain(cls) -> "Home":
+        """Return the home without what an estate's configuration says of journal and ledger: its folder is known at once."""
+        return cls(_folder())
+
     @property
     def journal_url(self) -> str:
         """SQLAlchemy URL of the journal: `FRANGIBLE_JOURNAL`, the estate's, SQLite in this folder."""

@@ -2,21 +2,22 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frangible.beforehand import free_run_id, spawn
 from frangible.channel import Channel, ChannelClosed
 from frangible.errors import ExperimentError, FrangibleError
-from frangible.plan import Plan, actor, new_run_id
+from frangible.plan import Plan, actor
 
 if TYPE_CHECKING:
+    import subprocess
+
     from frangible.admission import Link
+    from frangible.beforehand import Beforehand
     from frangible.experiment import ExperimentFile
     from frangible.home import Home
     from frangible.hypothesis import Hypothesis
@@ -91,17 +92,22 @@ def prepare(
     note: str = "",
     ticket: str = "",
     hypotheses: "Mapping[str, Hypothesis] | None" = None,
+    beforehand: "Beforehand | None" = None,
 ) -> Plan:
-    """Validate everything and write the run's plan; raise `InputError` with all problems, before anything was done."""
+    """Validate everything and write the run's plan; raise `InputError` with all problems, before anything was done.
+
+    With processes that were started beforehand the run is theirs, and the toolkit is asked in theirs.
+    """
+    from frangible import toolkit
     from frangible.experiment import load_experiment_file
     from frangible.validation import validate
 
     known = Known(experiment) if hypotheses is None else hypotheses
-    problems = validate(experiment, environment, inventory, known)
+    problems = validate(experiment, environment, inventory, known, toolkit.complaints if beforehand is None else beforehand.complaints)
     if problems:
         raise ExperimentError(problems)
     file = load_experiment_file(experiment)
-    plan = _plan(file, environment, inventory, home, known, note, ticket)
+    plan = _plan(file, environment, inventory, home, known, note, ticket, free_run_id(home.runs) if beforehand is None else beforehand.run_id)
     try:
         plan.save()
         plan.document_path.write_text(json.dumps(file.document, default=str))
@@ -113,9 +119,15 @@ def prepare(
 
 
 def _plan(
-    file: "ExperimentFile", environment: "Environment", inventory: "Inventory", home: "Home", known: "Mapping[str, Hypothesis]", note: str, ticket: str
+    file: "ExperimentFile",
+    environment: "Environment",
+    inventory: "Inventory",
+    home: "Home",
+    known: "Mapping[str, Hypothesis]",
+    note: str,
+    ticket: str,
+    run_id: str,
 ) -> Plan:
-    run_id = _free_run_id(home)
     return Plan(
         run_id=run_id,
         folder=home.runs / run_id,
@@ -147,13 +159,6 @@ def exclusive_parts(file: "ExperimentFile") -> frozenset[str]:
     return frozenset[str]().union(*(registry.exclusive(injection.fault) for injection in file.injections if injection.fault))
 
 
-def _free_run_id(home: "Home") -> str:
-    """Hundreds of runs that are planned in one second would sooner or later draw the same id."""
-    while (home.runs / (run_id := new_run_id())).exists():
-        pass
-    return run_id
-
-
 @dataclass
 class RunHandle:
     """A run that this process started. While it lives, the run goes on; when it dies, the supervisor aborts and reverts."""
@@ -178,8 +183,10 @@ class RunHandle:
             self.channel.send({"type": "abort", "reason": reason})
 
 
-def start(plan: Plan) -> RunHandle:
-    """Start the supervisor, which starts the chaoslib process."""
+def start(plan: Plan, beforehand: "Beforehand | None" = None) -> RunHandle:
+    """Start the supervisor, which starts the chaoslib process; or let those begin that were started beforehand."""
+    if beforehand is not None and beforehand.go():
+        return RunHandle(plan, beforehand.supervisor, beforehand.channel)
     ours, theirs = Channel.pair()
     process = _supervisor(plan, ["--starter", str(theirs.fileno())], theirs)
     return RunHandle(plan, process, ours)
@@ -196,14 +203,4 @@ def start_beside(plan: Plan) -> "Link":
 
 def _supervisor(plan: Plan, options: list[str], end: Channel) -> "subprocess.Popen[bytes]":
     with (plan.folder / "supervisor.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "frangible.supervisor", str(plan.folder), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(end.fileno(),),
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-    end.close_here()
-    return process
+        return spawn(plan.folder, options, (end,), log.fileno())

@@ -3,30 +3,23 @@
 import getpass
 import json
 import os
-import secrets
 import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from frangible.errors import FrangibleError
+from frangible.plain import Plain
 
 if TYPE_CHECKING:
     from frangible.experiment import Windows
     from frangible.hypothesis import Hypothesis
     from frangible.inventory import Environment
 
-__all__ = ["Plan", "new_run_id"]
+__all__ = ["Plan", "actor"]
 
 FORMAT = 1
-
-
-def new_run_id(now: datetime | None = None) -> str:
-    """Return a run id that sorts by time, such as `20261123-2351-07-3fa9`."""
-    moment = now or datetime.now(UTC)
-    return f"{moment:%Y%m%d-%H%M-%S}-{secrets.token_hex(2)}"
 
 
 def actor() -> str:
@@ -67,7 +60,9 @@ class Plan:
 
     @cached_property
     def environment(self) -> "Environment":
-        """The environment as it was when the run was planned."""
+        """The environment as it was when the run was planned; a run that neither injects nor judges reads its values only."""
+        if not self.injects and not self.hypotheses:
+            return cast("Environment", Plain.read(self.environment_json))
         from frangible.inventory import Environment
 
         return Environment.model_validate_json(self.environment_json)
@@ -75,16 +70,17 @@ class Plan:
     @cached_property
     def hypotheses(self) -> "tuple[Hypothesis, ...]":
         """The hypotheses that the experiment names."""
+        items = json.loads(self.hypotheses_json)
+        if not items:
+            return ()
         from frangible.hypothesis import Hypothesis
 
-        return tuple(Hypothesis.model_validate(item) for item in json.loads(self.hypotheses_json))
+        return tuple(Hypothesis.model_validate(item) for item in items)
 
     @cached_property
     def windows(self) -> "Windows":
         """Lengths of the run's windows."""
-        from frangible.experiment import Windows
-
-        return Windows.model_validate_json(self.windows_json)
+        return cast("Windows", Plain.read(self.windows_json))
 
     @property
     def document_path(self) -> Path:

@@ -1,9 +1,9 @@
 """Is this experiment fit to run, here? All problems of the file and of its combination with an environment, at once."""
 
-import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from frangible import toolkit
 from frangible.errors import ExperimentError, FaultError, Problem
 from frangible.experiment import ExperimentFile, Injection, parse_experiment, read_experiment
 from frangible.hypothesis import Hypothesis
@@ -21,17 +21,24 @@ ASSUMED_SCRAPE_INTERVAL = 1.0
 """Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
 
 
-def validate(experiment: Path, environment: Environment | None, inventory: Inventory | None, hypotheses: Mapping[str, Hypothesis]) -> tuple[Problem, ...]:
+def validate(
+    experiment: Path,
+    environment: Environment | None,
+    inventory: Inventory | None,
+    hypotheses: Mapping[str, Hypothesis],
+    complaints: Callable[[object], tuple[str, ...]] = toolkit.complaints,
+) -> tuple[Problem, ...]:
     """Return all problems of an experiment, sorted by line; with an environment also those of running it there.
 
-    Nothing is reached over the network and nothing is changed. The modules that the experiment names are imported, as the toolkit does.
+    Nothing is reached over the network and nothing is changed. The modules that the experiment names are imported, as the toolkit does;
+    `complaints` asks the toolkit.
     """
     try:
         document = read_experiment(experiment)
     except ExperimentError as error:
         return error.problems
     file, found = parse_experiment(experiment, document)
-    problems = [*found, *file_problems(file, document, hypotheses), *_toolkit_problems(document)]
+    problems = [*found, *file_problems(file, document, hypotheses), *(document.problem((), told) for told in complaints(document.data))]
     if environment is not None:
         problems.extend(_environment_problems(file, document, environment, hypotheses))
         if inventory is not None:
@@ -54,25 +61,6 @@ def primitives_of(environment: Environment) -> frozenset[str]:
         "pause": pausing,
     }
     return frozenset(name for name, there in offered.items() if there)
-
-
-def _toolkit_problems(document: Document) -> Iterator[Problem]:
-    """Ask the toolkit itself; it stops at its first problem.
-
-    The undecorated function is called: its decorator would empty the cache of an experiment that this process is running.
-    """
-    from chaoslib.caching import cache_activities
-    from chaoslib.exceptions import ChaosException
-    from chaoslib.experiment import ensure_experiment_is_valid
-
-    data = copy.deepcopy(document.data)
-    try:
-        cache_activities(data)
-        ensure_experiment_is_valid.__wrapped__(data)
-    except ChaosException as error:
-        yield document.problem((), f"Chaos Toolkit refuses it: {error}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what its checks do with a part of the wrong shape
-        yield document.problem((), f"Chaos Toolkit cannot make sense of it: {type(error).__name__}: {error}")
 
 
 def _environment_problems(file: ExperimentFile, document: Document, environment: Environment, hypotheses: Mapping[str, Hypothesis]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frangible.cli import completion
+from frangible.cli import completion, early
 from frangible.cli.group import new_app
 from frangible.cli.live import open_view
 from frangible.cli.opening import EnvironmentNames, HypothesisFolders, InventoryPath, experiment_file, hypotheses_known, inventory_at, journal_of
@@ -20,6 +20,7 @@ from frangible.errors import UsageError
 from frangible.home import Home
 
 if TYPE_CHECKING:
+    from frangible.beforehand import Beforehand
     from frangible.cli.live import View
     from frangible.inventory import Inventory
     from frangible.launch import RunHandle
@@ -79,17 +80,24 @@ def run(
       frangible run ./my-experiment.yaml -e lab-newyork --dry-run
       frangible run node-loss --select region=london,tier=staging --repeat 3 --at-most 2
     """
-    home = Home.find()
     names = environment or []
     if len(names) != 1 or select or repeat > 1:
+        early.forget()
+        home = Home.find()
         choice = Choice(experiment, names, select or [], repeat, at_most, stop_after_deviated or 0)
         raise typer.Exit(_many(home, choice, inventory, hypotheses, note, ticket, dry_run=dry_run, as_json=as_json, quiet=quiet))
-    plan, loaded = _plan(home, experiment, names[0], inventory, hypotheses, note, ticket)
+
+    def planned(home: Home, beforehand: "Beforehand | None" = None) -> "tuple[Plan, Inventory]":
+        return _plan(home, experiment, names[0], inventory, hypotheses, note, ticket, beforehand)
+
     if dry_run:
+        early.forget()
         from frangible.cli.preview import preview
 
-        raise typer.Exit(preview(plan, as_json=as_json))
-    raise typer.Exit(_run(plan, loaded, home, as_json=as_json, quiet=quiet))
+        raise typer.Exit(preview(planned(Home.find())[0], as_json=as_json))
+    with early.processes_of_the_run() as beforehand:
+        home = Home.find()
+        raise typer.Exit(_run(*planned(home, beforehand), home, beforehand, as_json=as_json, quiet=quiet))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,14 @@ def _many(
 
 
 def _plan(
-    home: Home, experiment: str, environment: str, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str
+    home: Home,
+    experiment: str,
+    environment: str,
+    inventory: Path | None,
+    folders: list[Path] | None,
+    note: str,
+    ticket: str,
+    beforehand: "Beforehand | None",
 ) -> "tuple[Plan, Inventory]":
     from frangible import launch
 
@@ -134,14 +149,14 @@ def _plan(
     _, loaded = inventory_at(inventory, home)
     chosen = loaded.get(environment)
     known = hypotheses_known(file, folders)
-    return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known), loaded
+    return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known, beforehand=beforehand), loaded
 
 
-def _run(plan: "Plan", inventory: "Inventory", home: Home, *, as_json: bool, quiet: bool) -> int:
+def _run(plan: "Plan", inventory: "Inventory", home: Home, beforehand: "Beforehand", *, as_json: bool, quiet: bool) -> int:
     from frangible import launch
 
     watched = Watched(run=plan.run_id, environment=plan.environment.name, experiment=plan.experiment)
-    handle = launch.start(plan)
+    handle = launch.start(plan, beforehand)
     view = open_view(watched, quiet=quiet)
     try:
         _follow(handle, view)

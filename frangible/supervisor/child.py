@@ -1,6 +1,8 @@
 """The chaoslib process as its supervisor sees it: what is told to it, its signs of life, and its end."""
 
 import contextlib
+import os
+import select
 import subprocess
 from dataclasses import dataclass, field
 
@@ -58,8 +60,18 @@ class Child:
         """Let a process of ours leave, then make sure; `chaos run` is not ours to end."""
         if self.process is None:
             return
-        try:
-            self.process.wait(timeout=LEAVE_PATIENCE)
-        except subprocess.TimeoutExpired:
+        if not _ended_within(self.process.pid, LEAVE_PATIENCE):
             self.process.kill()
-            self.process.wait()
+        self.process.wait()
+
+
+def _ended_within(pid: int, seconds: float) -> bool:
+    """Wait for a child of this process; pidfd_open(2) tells at once what `Popen.wait` with a timeout looks for now and then."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has been waited for
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
