@@ -151,9 +151,10 @@ class Fleet:
     """Why nothing more is started."""
     ended: dict[str, Ended] = field(default_factory=dict)
     """By run id."""
+    aborted: str = ""
+    """Why the runs in progress were asked to stop."""
     _waiting: "list[Plan]" = field(default_factory=list)
     _running: "dict[Future[Event | None], _Running]" = field(default_factory=dict)
-    _aborted: str = ""
     _deaf: bool = False
 
     def run(self) -> tuple[Ended, ...]:
@@ -170,7 +171,7 @@ class Fleet:
 
     def abort(self, reason: str) -> None:
         """Start nothing more, and ask every run in progress to stop and to revert."""
-        self._aborted = self.stopping = reason
+        self.aborted = self.stopping = reason
         for running in list(self._running.values()):
             running.abort(reason)
 
@@ -210,8 +211,8 @@ class Fleet:
             return
         future: Future[Event | None] = Future()
         self._running[future] = running
-        if self._aborted:  # the signal arrived between the start and this line
-            running.abort(self._aborted)
+        if self.aborted:  # the signal arrived between the start and this line
+            running.abort(self.aborted)
         threading.Thread(target=self._follow, args=(running.handle, future), name=f"follow {plan.run_id}", daemon=True).start()
 
     def _follow(self, handle: "RunHandle", future: "Future[Event | None]") -> None:

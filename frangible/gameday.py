@@ -292,7 +292,9 @@ class Conduct:
                 detections=detections.get(plan.run_id, ()),
             )
         going_on = [plan.run_id for plan in plans if plan.run_id not in fleet.ended]
-        self.stopped = self.stopped or fleet.stopping or (f"the day was left while {', '.join(going_on)} went on" if going_on else "")
+        self.stopped = self.stopped or fleet.aborted or (f"the day was left while {', '.join(going_on)} went on" if going_on else "")
+        if len([one for one in self._ended if one.state != "not started"]) < len(self.day.steps):  # else there was nothing left to stop
+            self.stopped = self.stopped or fleet.stopping
 
     def _outcome(self, step: "Step", outcome: str, reasons: tuple[str, ...]) -> RunOutcome:
         owner = step.environment.owner

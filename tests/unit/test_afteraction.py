@@ -13,7 +13,9 @@ from frangible.examining import Check
 AGENDA = Agenda.model_validate(
     {"title": "Nodes", "people": [{"name": "Ada", "role": "lead"}], "teams": ["desk"], "waves": [{"experiments": ["x"], "environments": ["ny-1"]}]}
 )
-HELD = RunOutcome("w", "node-loss", "ln-1", "orders", "o@example.com", "held", (), "r1", 10.0, 70.0)
+HELD = RunOutcome(
+    "w", "node-loss", "ln-1", "orders", "o@example.com", "held", (), "r1", 10.0, 70.0, (), (("OrdersLate", "did not fire in the 27 s that were watched"),)
+)
 DEVIATED = RunOutcome(
     "w",
     "node-loss",

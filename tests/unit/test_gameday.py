@@ -291,6 +291,19 @@ def test_after_a_refusal_nothing_more_is_started_and_the_report_says_so(estate):
     assert len(runs_of(estate)) == 1
 
 
+def test_a_rule_that_is_reached_by_the_last_run_has_stopped_nothing(estate):
+    (estate / "day.yaml").write_text(DAY.partition("  - {name: again")[0])
+    loaded = load_inventory(estate / "frangible-inventory.yaml")
+    agenda, document = load_agenda(estate / "day.yaml")
+    wanted = steps(agenda, document, loaded, found)[:1]
+    day = GameDay(agenda, estate / "day.yaml", "d", wanted, loaded, Home(estate / "home"), {step.experiment: Known(step.experiment) for step in wanted})
+    refuse_by_halt(estate)
+    conduct = Conduct(day, "ada@box", "1", run_it, lambda _at, _what: None)
+    conduct.run()
+    assert [one.outcome for one in conduct.outcomes()] == ["refused"]
+    assert conduct.stopped == ""
+
+
 def test_when_the_window_has_ended_nothing_is_started(estate):
     (estate / "day.yaml").write_text(DAY + "when: {until: '2020-01-01T00:00Z'}\n")
     loaded = load_inventory(estate / "frangible-inventory.yaml")
