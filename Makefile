@@ -4,7 +4,7 @@ export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus openssh demo test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
+.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,8 +18,11 @@ prometheus: ## make .cache/prometheus/ with a real Prometheus
 openssh: ## make .cache/openssh/ with the OpenSSH that tests use
 	@ci/openssh
 
-demo: setup prometheus ## lab up, one fault on two environments, both verdicts, lab down
+demo: setup prometheus ## lab up, four experiments on a robust and on a fragile environment each, who is fragile to what, lab down
 	@$(VENV)/bin/frangible demo
+
+demo-all: setup prometheus ## the same with every experiment on every environment; about half an hour
+	@$(VENV)/bin/frangible demo --all
 
 test: setup prometheus openssh ## all checks and tests, as CI runs them
 	@$(VENV)/bin/python ci/check.py

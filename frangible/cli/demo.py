@@ -1,4 +1,4 @@
-"""`frangible demo`: what frangible does, on real parts, in two minutes."""
+"""`frangible demo`: what frangible does, on real parts: who is fragile to what, and what a pipeline makes of it."""
 
 import contextlib
 import os
@@ -7,49 +7,104 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from frangible.cli.group import new_app
-from frangible.cli.output import span
+from frangible.cli.output import columns, span
+from frangible.errors import UsageError
 from frangible.home import Home
 
-__all__ = ["app"]
+__all__ = ["POLICY", "Stated", "app", "planned", "report"]
 
-EXPERIMENT = "node-loss"
-EXPECTED = (("lab-london", "held", 0), ("lab-newyork", "deviated", 1))
-"""Environment, outcome, exit code: the robust one first."""
-OUTCOMES = {0: "held", 1: "deviated", 3: "inconclusive", 4: "refused"}
-OURS = ("FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER", "FRANGIBLE_INVENTORY", "FRANGIBLE_ENVIRONMENT")
+ROBUST = "lab-london"
+FRAGILE = {
+    "node-loss": "lab-newyork",
+    "middleware-restart": "lab-frankfurt",
+    "cpu-saturation": "lab-newyork-options",
+    "volume-surge": "lab-newyork-options",
+}
+"""Experiments of the demonstration, and which environment does not stand each."""
+MORE = ("process-pause", "surge-while-node-lost")
+"""Experiments of the whole matrix beside those."""
+POLICY = Path(__file__).with_name("demo-policy.yaml")
+BLOCKED = 1
+"""Exit code of the gate, since some environments do not stand what the policy asks."""
+OUTCOMES = {0: "held", 1: "deviated", 2: "not run", 3: "inconclusive", 4: "refused"}
+INCONCLUSIVE = 3
+OURS = ("FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER", "FRANGIBLE_INVENTORY", "FRANGIBLE_ENVIRONMENT", "FRANGIBLE_CONFIG")
 """Settings of the user's that must not reach the demonstration."""
 
 app = new_app()
 
 
-@app.command()
-def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in the home that other commands use.")] = False) -> None:
-    """Lose a node in a robust and in a fragile lab environment, and explain the difference.
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """One run of the demonstration, and what is said to come of it."""
 
-    Starts the embedded lab, runs node-loss on lab-london (it holds) and on lab-newyork (it deviates), explains the deviated run, stops the lab.
-    It uses a journal of its own, unless --keep is given. Exits with 0 when both outcomes are as stated.
+    experiment: str
+    environment: str
+    outcome: str = ""
+    """`held` or `deviated`; empty where nothing is stated."""
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Its arguments for `frangible run`."""
+        return ("run", self.experiment, "--environment", self.environment)
+
+
+def planned(*, quick: bool = False, everything: bool = False) -> tuple[Stated, ...]:
+    """Return the runs in their order: each experiment on a robust and on a fragile environment, one of them, or all on all."""
+    pairs = tuple((Stated(experiment, ROBUST, "held"), Stated(experiment, fragile, "deviated")) for experiment, fragile in FRAGILE.items())
+    usual = tuple(run for pair in pairs[: 1 if quick else None] for run in pair)
+    if not everything:
+        return usual
+    from frangible.lab.layout import ESTATE
+
+    stated = {(run.experiment, run.environment): run for run in usual}
+    stated |= {(experiment, ROBUST): Stated(experiment, ROBUST, "held") for experiment in MORE}
+    names = [(experiment, environment.name) for experiment in (*FRAGILE, *MORE) for environment in ESTATE]
+    return tuple(stated.get(name, Stated(*name)) for name in names)
+
+
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="One experiment only: two runs, in two minutes.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every experiment on every environment; about half an hour.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in the home that other commands use.")] = False,
+) -> None:
+    """Find out which environments of the embedded lab are fragile, to what, and why.
+
+    Starts the lab; runs four experiments, each on an environment that stands it and on one that does not; shows the table of who is fragile to
+    what, explains the last run, asks the gate; stops the lab. An inconclusive run is no evidence: it is done once more. It uses a journal of
+    its own, unless --keep is given. Exits with 0 when all outcomes are as stated; with --all only those of the robust environment and of the
+    runs above are. It needs a machine that is otherwise quiet.
 
     \b
     Example:
       frangible demo
-      frangible demo --keep
+      frangible demo --quick --keep
     """
+    if quick and everything:
+        raise UsageError("--quick and --all: expected one of them, found both")
     began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the lab goes down on SIGTERM as it does on Ctrl-C
     home = Home.find() if keep else Home(Home.find().path / "demo")
-    with _lab(home, keep=keep):
+    runs = planned(quick=quick, everything=everything)
+    environments = tuple(dict.fromkeys(run.environment for run in runs))
+    with _lab(home, environments, keep=keep):
         codes = []
-        for environment, _, _ in EXPECTED:
-            codes.append(_command(home, "run", EXPERIMENT, "--environment", environment))
+        for run in runs:
+            codes.append(_run(home, run))
             if len(codes) == 1:
                 typer.echo(f"first verdict after {span(time.monotonic() - began)}")
+        asked = None if quick else _ask(home, environments)
         _command(home, "explain", "--last")
-    as_stated = _report(codes, time.monotonic() - began)
+    as_stated = report(runs, codes, asked)
+    typer.echo(f"the whole demonstration took {span(time.monotonic() - began)}")
     if keep:
         typer.echo("the lab is up: try `frangible lab status`, and `frangible lab down` when done")
     else:
@@ -58,25 +113,45 @@ def demo(keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in
         raise typer.Exit(1)
 
 
-def _report(codes: list[int], took: float) -> bool:
-    """Say what came out against what was stated; return whether it is the same."""
-    typer.echo("")
-    for (environment, outcome, code), found in zip(EXPECTED, codes, strict=True):
-        mark = "as stated" if found == code else f"NOT as stated: expected {outcome}"
-        typer.echo(f"{EXPERIMENT} on {environment}: {OUTCOMES.get(found, f'exit code {found}')}, {mark}")
-    typer.echo(f"the whole demonstration took {span(took)}")
-    return codes == [code for _, _, code in EXPECTED]
+def _run(home: Home, run: Stated) -> int:
+    code = _command(home, *run.where)
+    if code == INCONCLUSIVE and run.outcome:
+        typer.echo("inconclusive is no evidence: once more")
+        code = _command(home, *run.where)
+    return code
+
+
+def _ask(home: Home, environments: tuple[str, ...]) -> int:
+    """Show who is fragile to what; return what the gate makes of it."""
+    _command(home, "fragility", *(word for name in environments for word in ("--environment", name)))
+    return _command(home, "gate", "--policy", str(POLICY))
+
+
+def report(runs: tuple[Stated, ...], codes: list[int], asked: int | None) -> bool:
+    """Print what came out against what was stated; return whether it is the same."""
+    found = [OUTCOMES.get(code, f"exit code {code}") for code in codes]
+    rows = [(run.experiment, run.environment, outcome, _mark(run, outcome)) for run, outcome in zip(runs, found, strict=True)]
+    if asked is not None:
+        rows.append(("gate", "", "fail" if asked == BLOCKED else f"exit code {asked}", "as stated" if asked == BLOCKED else "NOT as stated: fail"))
+    typer.echo("\n" + columns(("EXPERIMENT", "ENVIRONMENT", "OUTCOME", "STATED"), rows))
+    return not any(row[3].startswith("NOT") for row in rows)
+
+
+def _mark(run: Stated, outcome: str) -> str:
+    if not run.outcome:
+        return "-"
+    return "as stated" if outcome == run.outcome else f"NOT as stated: {run.outcome}"
 
 
 @contextlib.contextmanager
-def _lab(home: Home, *, keep: bool) -> Iterator[None]:
+def _lab(home: Home, environments: tuple[str, ...], *, keep: bool) -> Iterator[None]:
     """Have a lab, and take it down whatever happens; Ctrl-C while it goes down does not stop that."""
     from frangible import lab
 
     _say("frangible lab up")
     began = time.monotonic()
     try:
-        lab.up(home.lab, lambda text: typer.echo(f"  {text}"), tuple(environment for environment, _, _ in EXPECTED))
+        lab.up(home.lab, lambda text: typer.echo(f"  {text}"), environments)
         typer.echo(f"the lab is up after {span(time.monotonic() - began)}")
         yield
     finally:

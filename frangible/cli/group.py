@@ -28,7 +28,7 @@ COMMANDS = {
     "gate": "Answer a pipeline: may a change go on?",
     "explain": "Say in sentences why a run got its verdict.",
     "doctor": "Check that an environment can be measured and reverted.",
-    "demo": "Lose a node in a robust and in a fragile lab environment.",
+    "demo": "Find out which lab environments are fragile, to what, and why.",
     "lab": "The embedded estate: start, look at, stop.",
 }
 """Name to one-line help. `frangible.cli.NAME` has the command as `app`."""
