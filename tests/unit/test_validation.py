@@ -38,8 +38,8 @@ environments:
     prometheus: {url: "http://127.0.0.1:9", scrape-interval: 1s}
     labels: {environment: robust}
     nodes:
-      - {name: app-1, roles: [gateway, execution]}
-      - {name: app-2, roles: [gateway, execution]}
+      - {name: app-1, roles: [gateway, risk, execution]}
+      - {name: app-2, roles: [gateway, risk, execution]}
       - {name: core-1, roles: [nats]}
   - {name: powerless, parent: robust, platform: {kind: hosts, root: /r, locks: /l}, labels: {environment: powerless}}
   - {name: blind, parent: robust, prometheus: ~}
