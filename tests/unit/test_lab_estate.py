@@ -89,10 +89,10 @@ def test_whoever_keeps_to_a_limit_waits_for_what_its_neighbours_use() -> None:
         return count, owed
 
     busy, owed = asyncio.run(turns(1.5))
-    assert 5 <= busy <= 15
+    assert 5 <= busy <= 30  # the share that was left, then a turn in each of ten periods
     assert owed <= PERIOD * 1.01
     free, owed = asyncio.run(turns(0.1))
-    assert free > 100
+    assert free > 40
     assert owed == 0
 
 
