@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,6 +85,7 @@ class Server:
             "KbdInteractiveAuthentication": "no",
             "StrictModes": "no",
             "PermitRootLogin": "prohibit-password",
+            "SetEnv": f"HOME={self.folder}",  # a login shell reads its start-up files there, and finds none
             **self.options,
         }
         (self.folder / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in options.items()))
@@ -108,7 +109,8 @@ class Server:
         """End the listener and every connection that it has."""
         if self.process is not None:
             for child in [*self.sessions(), self.process.pid]:
-                os.kill(child, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # a connection that has just ended by itself
+                    os.kill(child, signal.SIGKILL)
             self.process.wait()
             self.process = None
 

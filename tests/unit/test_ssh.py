@@ -395,7 +395,7 @@ def test_the_doctor_says_what_a_host_lacks_and_tries_nothing_that_stands_on_it(s
     (folder / "date").write_text(f"#!/bin/sh\n{date}\n")
     (folder / "date").chmod(0o755)
     configuration = server.folder / "sshd_config"
-    configuration.write_text(f"{configuration.read_text()}SetEnv PATH={folder}\n")
+    configuration.write_text(configuration.read_text().replace("SetEnv ", f"SetEnv PATH={folder} "))
     server.stop()
     server.start()
     found = doctor(server)
