@@ -27,6 +27,8 @@ __all__ = ["LEDGER_PATIENCE", "REVERT_LIMIT", "Reverted", "Reverter"]
 
 LEDGER_PATIENCE = 0.25
 """Seconds that a revert gives the ledger before it goes on without it; less than the supervisor's `UNBEGUN_PATIENCE`."""
+RECORD_PATIENCE = 3.0
+"""Seconds that the ledger has to be told of a revert that was observed: nothing is in force any more, and a lease that stays open keeps others out."""
 REVERT_LIMIT = 30.0
 """Seconds after which a revert that does not take effect has failed."""
 
@@ -89,21 +91,21 @@ class Reverter:
     def _recorded(self, lease: "Lease", detail: str) -> Reverted:
         from frangible.ledger import LeaseState
 
-        claimed = self._claim(lease)
+        claimed = self._claim(lease, RECORD_PATIENCE)
         if claimed is not None and claimed.state is LeaseState.REVERTED:
             self._forget(claimed)
             return Reverted(claimed, detail, recorded=True, by_us=False)
         return self._record(claimed, lease, detail)
 
-    def _claim(self, lease: "Lease") -> "Lease | None":
-        """Claim in the ledger, or return None when it does not answer in time."""
+    def _claim(self, lease: "Lease", patience: float = LEDGER_PATIENCE) -> "Lease | None":
+        """Claim in the ledger, or return None when it does not answer within `patience` seconds."""
         ledger = self.ledger
         if ledger is None:
             return None
         # A thread, because a locked or dying disk can block the call for longer than the target may wait.
         pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claim")
         try:
-            return pool.submit(ledger.claim, lease.id, self.claimer).result(timeout=LEDGER_PATIENCE)
+            return pool.submit(ledger.claim, lease.id, self.claimer).result(timeout=patience)
         except (LedgerError, FutureTimeout):
             return self._already_reverted(lease)
         finally:

@@ -29,7 +29,7 @@ from frangible.ledger.schema import LEDGER
 from frangible.platforms import Platform, open_platform
 from frangible.process import ProcessIdentity
 from frangible.recovery import recover
-from frangible.reverting import Reverter
+from frangible.reverting import LEDGER_PATIENCE, Reverter
 from frangible.supervisor.faults import Faults
 
 if TYPE_CHECKING:
@@ -218,6 +218,25 @@ def test_a_revert_does_not_wait_for_a_ledger_that_somebody_holds(place):
         assert told == ["reverting", "reverted"]
         assert not done.recorded
     assert place.reverter().record(lease, done.detail).recorded
+
+
+def test_a_record_waits_longer_for_the_ledger_than_a_revert(place):
+    """Nothing is in force any more, so there is time: a ledger that is busy for twice a revert's patience is told all the same."""
+    lease = place.lease(LeaseState.INJECTED)
+    place.platform.power_on("n1")
+    held = threading.Event()
+
+    def hold() -> None:
+        with ledger_held_by_somebody(place):
+            held.set()
+            threading.Event().wait(2 * LEDGER_PATIENCE)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    assert place.reverter().record(lease, "on again").recorded
+    holder.join()
+    assert place.ledger.get(lease.id).state is LeaseState.REVERTED
 
 
 class LateClaim(Ledger):
