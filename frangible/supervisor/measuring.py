@@ -90,6 +90,7 @@ class Measuring:
         self._phase = ""
         self._phase_started = 0.0
         self._offset: float | None = None
+        self._interval_known = False
         self._wall_offset = self.clock.wall() - self.clock.monotonic()
         self._worse_since: dict[tuple[str, str], float] = {}
         self._thread = threading.Thread(target=self._loop, name="measuring", daemon=True)
@@ -205,14 +206,15 @@ class Measuring:
         middle = (before + after) / 2
         self._offset = served - middle
         self.timeline.skew = served - (middle + self._wall_offset)
-        interval = self._scrape_interval()
-        if interval is not None:
-            self.timeline.scrape_interval = interval
 
-    def _scrape_interval(self) -> float | None:
+    def _learn_scrape_interval(self, metrics: "Metrics") -> None:
+        """Take the distance of real samples; until there are two, what the inventory declares. A Prometheus that was just started has none yet."""
         from frangible.hypothesis import render
 
-        return self.metrics.scrape_interval(render("up{${labels}}", self.labels)) if self.metrics else None
+        declared = self.plan.environment.prometheus.scrape_interval if self.plan.environment.prometheus else None
+        measured = metrics.scrape_interval(render("up{${labels}}", self.labels))
+        self._interval_known = measured is not None
+        self.timeline.scrape_interval = measured or declared or self.timeline.scrape_interval
 
     def _check_drift(self) -> None:
         if self.metrics is None or self._offset is None:
@@ -244,6 +246,8 @@ class Measuring:
             return
         if self._offset is None:
             self._anchor()
+        if not self._interval_known:
+            self._learn_scrape_interval(self.metrics)
         readings, load = [], None
         for hypothesis in self.plan.hypotheses:
             seen = current(self.metrics, hypothesis, self.labels, self.timeline.scrape_interval, effect=self._phase == "effect")
