@@ -19,7 +19,7 @@ def test_a_surge_while_a_node_is_lost_proves_both_and_leaves_neither(running_lab
     experiment = yaml.safe_load((shipped_experiments() / "surge-while-node-lost.yaml").read_text())
     experiment["extensions"] = [{"name": "frangible", "baseline": "3s", "baseline-limit": "45s", "settle": "300ms"}]
     experiment["steady-state-hypothesis"]["probes"][0]["provider"]["arguments"]["hypothesis"] = "flow"
-    experiment["method"][0]["provider"]["arguments"] |= {"hold": 5.0}
+    experiment["method"][0]["provider"]["arguments"] |= {"hold": 10.0}
     experiment["method"][0]["provider"]["arguments"]["faults"][1]["arguments"] = {"factor": 1.25}
     (tmp_path / "hypotheses").mkdir()
     (tmp_path / "hypotheses" / "flow.yaml").write_text(yaml.safe_dump(hypothesis("flow", orders())))

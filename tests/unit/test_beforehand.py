@@ -13,7 +13,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.speed import INVENTORY, TRIVIAL
 from frangible import launch, toolkit
 from frangible.beforehand import Beforehand, free_run_id, new_run_id, processes
 from frangible.cli.early import asks_for_one_run
@@ -24,6 +23,22 @@ from frangible.progress import Event
 
 BIN = Path(sys.executable).parent
 LIMIT = 60.0
+TRIVIAL = """\
+title: trivial
+description: one probe, no fault
+method:
+  - type: probe
+    name: this-machine
+    provider: {type: python, module: platform, func: node}
+"""
+INVENTORY = """\
+environments:
+  - name: somewhere
+    region: london
+    tier: staging
+    owner: {team: benchmarks, contact: nobody}
+    platform: {kind: hosts, transport: local, root: targets, locks: locks}
+"""
 
 
 @pytest.fixture
