@@ -18,7 +18,21 @@ from typing import NoReturn
 
 from frangible.channel import Channel
 
-__all__ = ["imported", "leave", "log_to", "told_to_go"]
+__all__ = ["RUNNER", "SUPERVISOR", "imported", "leave", "log_to", "told_to_go"]
+
+SUPERVISOR = (
+    "frangible.supervisor.watch",
+    "frangible.supervisor.concluding",
+    "frangible.fingerprint",
+    "frangible.guard",
+    "frangible.journal.store",
+    "frangible.ledger.store",
+    "frangible.locks",
+    "frangible.platforms.hosts",
+)
+"""What every run's supervisor imports sooner or later: all of it while its run is being planned."""
+RUNNER = ("chaoslib.experiment", "frangible.control")
+"""The same of a chaoslib process."""
 
 
 def imported(names: Iterable[str]) -> Exception | None:

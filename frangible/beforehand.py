@@ -17,7 +17,7 @@ from pathlib import Path
 from frangible.channel import Channel, ChannelClosed
 from frangible.home import Home
 
-__all__ = ["Beforehand", "free_run_id", "new_run_id", "processes", "spawn"]
+__all__ = ["Beforehand", "free_run_id", "new_run_id", "processes", "spawn", "variables"]
 
 
 def new_run_id(now: datetime | None = None) -> str:
@@ -98,6 +98,11 @@ def processes() -> Iterator[Beforehand]:
         started.forget()
 
 
+def variables() -> dict[str, str]:
+    """Return the environment variables of a run's processes: those of this one, and that nothing which is written waits in a buffer."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
 def spawn(folder: Path, options: Sequence[str], ends: Sequence[Channel], log: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
     """Start a supervisor in a session of its own, and close here the ends of channels that it takes over."""
     process = subprocess.Popen(
@@ -107,7 +112,7 @@ def spawn(folder: Path, options: Sequence[str], ends: Sequence[Channel], log: in
         stderr=log,
         pass_fds=tuple(end.fileno() for end in ends),
         start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env=variables(),
     )
     for end in ends:
         end.close_here()

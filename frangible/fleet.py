@@ -141,6 +141,7 @@ class Fleet:
     home: "Home"
     at_most: int
     rule: StopRule = field(default_factory=StopRule)
+    start: "Callable[[Plan], RunHandle]" = launch.start
     on_event: "Callable[[Plan, Event], None]" = lambda _plan, _event: None
     """Called from the threads that follow the runs."""
     on_end: Callable[[Ended], None] = lambda _ended: None
@@ -205,7 +206,7 @@ class Fleet:
     def _start(self, plan: "Plan") -> None:
         began = time.time()
         try:
-            running = _Running(launch.start(plan), began)
+            running = _Running(self.start(plan), began)
         except (FrangibleError, OSError) as error:
             self._end(Ended(plan, "failed", "failed", (f"the run could not be started: {error}",), INTERNAL, began=began, ended=time.time()))
             return

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from frangible.admission import Link
     from frangible.beforehand import Beforehand
     from frangible.experiment import ExperimentFile
+    from frangible.forkserver import Forked, ForkServer
     from frangible.home import Home
     from frangible.hypothesis import Hypothesis
     from frangible.inventory import Environment, Inventory
     from frangible.progress import Event
 
-__all__ = ["Known", "RunHandle", "exclusive_parts", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside"]
+__all__ = ["Known", "RunHandle", "exclusive_parts", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside", "start_forked"]
 
 
 def hypotheses_for(experiment: Path | None, more: "tuple[Path, ...]" = ()) -> "Mapping[str, Hypothesis]":
@@ -164,7 +165,7 @@ class RunHandle:
     """A run that this process started. While it lives, the run goes on; when it dies, the supervisor aborts and reverts."""
 
     plan: Plan
-    supervisor: "subprocess.Popen[bytes]"
+    supervisor: "subprocess.Popen[bytes] | Forked"
     channel: Channel
 
     @property
@@ -190,6 +191,19 @@ def start(plan: Plan, beforehand: "Beforehand | None" = None) -> RunHandle:
     ours, theirs = Channel.pair()
     process = _supervisor(plan, ["--starter", str(theirs.fileno())], theirs)
     return RunHandle(plan, process, ours)
+
+
+def start_forked(plan: Plan, server: "ForkServer") -> RunHandle:
+    """Let the supervisor be forked, and the chaoslib process from it; start them directly where the server is not there any more."""
+    ours, theirs = Channel.pair()
+    supervisor = server.fork(plan.folder, theirs)
+    theirs.close_here()
+    if supervisor is not None:
+        with contextlib.suppress(ChannelClosed):
+            ours.send({"type": "go"})
+            return RunHandle(plan, supervisor, ours)
+    ours.close()  # if it was forked all the same, it ends: it has not been told to begin
+    return start(plan)
 
 
 def start_beside(plan: Plan) -> "Link":

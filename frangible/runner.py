@@ -31,7 +31,7 @@ def main() -> int:
 
 def _begin(folder: Path, supervisor: Channel, asking: Channel) -> bool:
     """Import everything, wait for the plan, answer questions meanwhile; False where there will be no plan."""
-    failure = ahead.imported(("chaoslib.experiment", "frangible.control"))
+    failure = ahead.imported(ahead.RUNNER)
     platform.platform()  # the toolkit will ask for it, and it starts a process
     if not ahead.told_to_go(supervisor, asking):
         return False

@@ -1,25 +1,41 @@
-"""The processes of `frangible run`, started before its arguments are parsed where these plainly ask for one run."""
+"""The processes of `frangible run`, started before its arguments are parsed: those of the run where these plainly ask for one, else the fork server."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
 
 from frangible.beforehand import Beforehand, processes
+from frangible.forkserver import ForkServer, fork_server
 
-__all__ = ["asks_for_one_run", "forget", "processes_of_the_run", "started"]
+__all__ = ["asks_for_many_runs", "asks_for_one_run", "forget", "fork_server_of_the_runs", "processes_of_the_run", "started"]
 
-OTHERWISE = frozenset({"--help", "--dry-run", "--select", "--repeat"})
-"""Options with which there is no run, or more than one."""
+NO_RUN = frozenset({"--help", "--dry-run"})
+"""Options with which there is no run."""
+MANY = frozenset({"--select", "--repeat"})
+"""Options with which there is more than one."""
 ENVIRONMENT = frozenset({"-e", "--environment"})
 
 _started: list[Beforehand] = []
+_servers: list[ForkServer] = []
 
 
 def asks_for_one_run(arguments: Sequence[str]) -> bool:
     """Whether a command line is that of one run. Where this is wrong, the processes are ended again or started a little later."""
+    names = _names(arguments)
+    return MANY.isdisjoint(names) and sum(name in ENVIRONMENT for name in names) == 1
+
+
+def asks_for_many_runs(arguments: Sequence[str]) -> bool:
+    """Whether a command line is that of several runs, with the same consequences where this is wrong."""
+    names = _names(arguments)
+    return not MANY.isdisjoint(names) or sum(name in ENVIRONMENT for name in names) > 1
+
+
+def _names(arguments: Sequence[str]) -> list[str]:
+    """Return the options without their values; nothing where no run is asked for."""
     if not arguments or arguments[0] != "run":
-        return False
+        return []
     names = [argument.partition("=")[0] for argument in arguments]
-    return OTHERWISE.isdisjoint(names) and sum(name in ENVIRONMENT for name in names) == 1
+    return names if NO_RUN.isdisjoint(names) else []
 
 
 @contextlib.contextmanager
@@ -29,6 +45,9 @@ def started(arguments: Sequence[str]) -> Iterator[None]:
         if asks_for_one_run(arguments):
             with contextlib.suppress(OSError):  # the command will try again, and say what is wrong
                 _started.append(stack.enter_context(processes()))
+        elif asks_for_many_runs(arguments):
+            with contextlib.suppress(OSError):
+                _servers.append(stack.enter_context(fork_server()))
         yield
 
 
@@ -45,4 +64,14 @@ def processes_of_the_run() -> Iterator[Beforehand]:
         yield _started.pop()
         return
     with processes() as now:
+        yield now
+
+
+@contextlib.contextmanager
+def fork_server_of_the_runs() -> Iterator[ForkServer]:
+    """Yield the fork server for the many runs that this command is about: the one that was started, else one that starts now."""
+    if _servers:
+        yield _servers.pop()
+        return
+    with fork_server() as now:
         yield now

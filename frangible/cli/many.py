@@ -16,7 +16,7 @@ from frangible.cli.live import REDRAW, STYLES, clock_text, write_now
 from frangible.cli.output import columns, json_document, span
 from frangible.cli.watching import Watched, reading_text
 from frangible.errors import UsageError
-from frangible.fleet import Ended, Fleet, StopRule, worst
+from frangible.fleet import Ended, Fleet, worst
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from frangible.plan import Plan
     from frangible.progress import Event, IndicatorReading
 
-__all__ = ["LeftAlone", "chosen", "hypotheses_of", "labels", "parse_selection", "run_fleet", "run_many", "run_plans", "summary"]
+__all__ = ["LeftAlone", "chosen", "hypotheses_of", "labels", "parse_selection", "run_fleet", "run_many", "summary"]
 
 LABEL = "label:"
 FIELDS = ("region", "parent", "owner", "tier")
@@ -215,11 +215,6 @@ def open_board(plans: "Sequence[Plan]", *, quiet: bool) -> Board:
     return LineBoard(plans)
 
 
-def run_plans(plans: "Sequence[Plan]", inventory: "Inventory", home: "Home", *, at_most: int, rule: StopRule, quiet: bool) -> tuple[Ended, ...]:
-    """Run them with one view; Ctrl-C and SIGTERM abort all, a second one raises `LeftAlone`."""
-    return run_fleet(Fleet(plans, inventory, home, at_most, rule), quiet=quiet)
-
-
 def run_fleet(fleet: Fleet, *, quiet: bool) -> tuple[Ended, ...]:
     """Run it with one view; Ctrl-C and SIGTERM abort all, a second one raises `LeftAlone`."""
     import signal
@@ -250,14 +245,14 @@ def run_fleet(fleet: Fleet, *, quiet: bool) -> tuple[Ended, ...]:
         view.close()
 
 
-def run_many(plans: "Sequence[Plan]", inventory: "Inventory", home: "Home", *, at_most: int, rule: StopRule, as_json: bool, quiet: bool) -> int:
+def run_many(fleet: Fleet, *, as_json: bool, quiet: bool) -> int:
     """Run them, print what came of each, and return the worst exit code."""
     try:
-        ended = run_plans(plans, inventory, home, at_most=at_most, rule=rule, quiet=quiet)
+        ended = run_fleet(fleet, quiet=quiet)
     except LeftAlone:
         return INCONCLUSIVE
     if as_json:
-        typer.echo(json_document([document(one, home) for one in ended]))
+        typer.echo(json_document([document(one, fleet.home) for one in ended]))
     else:
         typer.echo(summary(ended))
     for one in ended:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,8 +117,9 @@ def _many(
     home: Home, choice: Choice, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str, *, dry_run: bool, as_json: bool, quiet: bool
 ) -> int:
     """Run several; everything is planned before the first one starts."""
+    from frangible import launch
     from frangible.cli import many
-    from frangible.fleet import StopRule, Wanted, prepare_all
+    from frangible.fleet import Fleet, StopRule, Wanted, prepare_all
 
     if not choice.names and not choice.selections:
         raise UsageError("which environment? give --environment NAME or --select WHAT; both may be given again")
@@ -130,7 +132,12 @@ def _many(
 
         return preview_all(plans, as_json=as_json)
     at_most = choice.at_most or len(os.sched_getaffinity(0))
-    return many.run_many(plans, loaded, home, at_most=at_most, rule=StopRule(deviated=choice.stop_after_deviated), as_json=as_json, quiet=quiet)
+    fleet = Fleet(plans, loaded, home, at_most, StopRule(deviated=choice.stop_after_deviated))
+    if len(plans) == 1:
+        return many.run_many(fleet, as_json=as_json, quiet=quiet)
+    with early.fork_server_of_the_runs() as server:
+        fleet.start = partial(launch.start_forked, server=server)
+        return many.run_many(fleet, as_json=as_json, quiet=quiet)
 
 
 def _plan(

@@ -11,18 +11,6 @@ from frangible import ahead
 from frangible.channel import Channel, ChannelClosed
 from frangible.plan import Plan
 
-NEEDED = (
-    "frangible.supervisor.watch",
-    "frangible.supervisor.concluding",
-    "frangible.fingerprint",
-    "frangible.guard",
-    "frangible.journal.store",
-    "frangible.ledger.store",
-    "frangible.locks",
-    "frangible.platforms.hosts",
-)
-"""What every run's supervisor imports sooner or later: all of it while its run is being planned."""
-
 
 def main() -> int:
     """Watch the run of a folder until it has ended; return its exit code."""
@@ -54,7 +42,7 @@ def main() -> int:
 
 def _begin(folder: Path, starter: Channel, child: Channel) -> bool:
     """Import everything, wait for the plan, and pass the word on; False where there will be none."""
-    failure = ahead.imported(NEEDED)
+    failure = ahead.imported(ahead.SUPERVISOR)
     if not ahead.told_to_go(starter):
         return False
     ahead.log_to(folder / "supervisor.log")

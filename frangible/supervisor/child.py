@@ -3,17 +3,50 @@
 import contextlib
 import os
 import select
-import subprocess
+import signal
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from frangible.channel import Channel, ChannelClosed, Message
 from frangible.clock import Clock, SystemClock
 from frangible.process import ProcessIdentity
 
-__all__ = ["LEAVE_PATIENCE", "Child"]
+__all__ = ["LEAVE_PATIENCE", "Child", "ForkedProcess", "Process"]
 
 LEAVE_PATIENCE = 5.0
 """Seconds that a chaoslib process without faults in force has to end by itself."""
+
+
+class Process(Protocol):
+    """A child process of this one: a `subprocess.Popen`, or one that was forked."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """Send SIGKILL; nothing happens when it was waited for already."""
+
+    def wait(self) -> int:
+        """Wait until it has ended and return its exit code."""
+
+
+@dataclass
+class ForkedProcess:
+    """A child that this process has forked. One thread waits for it."""
+
+    pid: int
+    returncode: int | None = None
+    """None until it was waited for."""
+
+    def kill(self) -> None:
+        """Send SIGKILL; nothing happens when it was waited for already."""
+        if self.returncode is None:  # while nobody has waited for it, its id is nobody else's
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait until it has ended and return its exit code, negative for a signal."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
 
 
 @dataclass
@@ -21,7 +54,7 @@ class Child:
     """The chaoslib process of one run."""
 
     channel: Channel
-    process: "subprocess.Popen[bytes] | None"
+    process: "Process | None"
     """The process where the supervisor started it; None under `chaos run`, which started the supervisor."""
     clock: Clock = field(default_factory=SystemClock)
     injector: ProcessIdentity | None = None

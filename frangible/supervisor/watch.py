@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import subprocess
 import threading
 import time
 import traceback
@@ -20,7 +19,7 @@ from frangible.process import ProcessIdentity
 from frangible.reverting import REVERT_LIMIT
 from frangible.supervisor.admitting import Admitted, admit
 from frangible.supervisor.answering import Answering
-from frangible.supervisor.child import LEAVE_PATIENCE, Child
+from frangible.supervisor.child import LEAVE_PATIENCE, Child, Process
 from frangible.supervisor.ending import Cause
 from frangible.supervisor.faults import Faults
 from frangible.supervisor.measuring import Measuring
@@ -52,7 +51,7 @@ class Supervisor:
     plan: "Plan"
     channel: Channel
     """To the chaoslib process."""
-    child_process: "subprocess.Popen[bytes] | None" = None
+    child_process: "Process | None" = None
     """The chaoslib process where we started it; None under `chaos run`, which started us."""
     starter: Channel | None = None
     clock: Clock = field(default_factory=SystemClock)
