@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from frangible.errors import FaultError, Refused
-from frangible.fault import Observation, Prior, Target
+from frangible.fault import Observation, Prior, Target, recorded_processes
 from frangible.injection import Choice, perform
 from frangible.platforms import Platform, ServiceState
-from frangible.process import ProcessIdentity
 
 __all__ = ["restart"]
 
@@ -51,7 +50,7 @@ class MiddlewareRestart:
         service = platform.service(target.node, target.service)
         if service.instance == prior["instance"]:
             return Observation(real=False, detail="the same instance runs as before: it was not restarted")
-        if not platform.processes_gone(_processes(prior)):
+        if not platform.processes_gone(recorded_processes(prior)):
             return Observation(real=False, detail="processes of the old instance are still alive")
         return Observation(real=True, detail=_now(service), measured=service.ready_after)
 
@@ -72,13 +71,6 @@ def _now(service: ServiceState) -> str:
     if service.ready_after is not None:
         return f"a new instance, ready {service.ready_after:.2f} s after the stop"
     return "a new instance, ready" if service.ready else "a new instance, not ready yet"
-
-
-def _processes(prior: Prior) -> tuple[ProcessIdentity, ...]:
-    recorded = prior["processes"]
-    if not isinstance(recorded, list):
-        return ()
-    return tuple(ProcessIdentity.from_json(item) for item in recorded if isinstance(item, dict))  # type: ignore[arg-type]
 
 
 def restart(

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from frangible.errors import Refused
-from frangible.fault import Observation, Prior, Target
+from frangible.fault import Observation, Prior, Target, recorded_processes
 from frangible.injection import Choice, perform
 from frangible.platforms import Platform
-from frangible.process import ProcessIdentity
+from frangible.process import counted
 
 __all__ = ["lose_nodes"]
 
@@ -37,10 +37,10 @@ class NodeLoss:
         """Real while the node has no power and none of the processes it had is alive."""
         if platform.node(target.name).powered:
             return Observation(real=False, detail="the node has power: it was not lost, or something brought it back")
-        processes = _processes(prior)
+        processes = recorded_processes(prior)
         if not platform.processes_gone(processes):
             return Observation(real=False, detail="the node has no power, but processes of it are still alive")
-        gone = f"its {len(processes)} processes are gone" if processes else "which processes it had is not known"
+        gone = f"its {counted(processes)} are gone" if processes else "which processes it had is not known"
         return Observation(real=True, detail=f"no power; {gone}")
 
     def revert(self, platform: Platform, target: Target, prior: Prior) -> None:
@@ -51,13 +51,6 @@ class NodeLoss:
         """Gone when the node has power again; how its services come back is what recovery measures."""
         powered = platform.node(target.name).powered
         return Observation(real=powered, detail="powered again" if powered else "the node has no power")
-
-
-def _processes(prior: Prior) -> tuple[ProcessIdentity, ...]:
-    recorded = prior["processes"]
-    if not isinstance(recorded, list):
-        return ()
-    return tuple(ProcessIdentity.from_json(item) for item in recorded if isinstance(item, dict))  # type: ignore[arg-type]
 
 
 def lose_nodes(role: str = "", name: str = "", count: int = 1, share: float = 0.0, hold: float = 20.0, seed: int = 0) -> dict[str, object]:

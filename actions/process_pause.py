@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from frangible.errors import Refused
-from frangible.fault import Observation, Prior, Target
+from frangible.fault import Observation, Prior, Target, recorded_processes
 from frangible.injection import Choice, perform
 from frangible.platforms import Platform
-from frangible.process import ProcessIdentity
 
 __all__ = ["pause"]
 
@@ -55,24 +54,17 @@ class ProcessPause:
 
     def revert(self, platform: Platform, target: Target, prior: Prior) -> None:
         """Let go on what ran before; what was stopped before stays stopped."""
-        before = _processes(prior, "stopped")
-        ran = tuple(process for process in _processes(prior, "processes") if process not in before)
+        before = recorded_processes(prior, "stopped")
+        ran = tuple(process for process in recorded_processes(prior) if process not in before)
         platform.resume_service(target.node, target.service, ran, before)
 
     def observe_reverted(self, platform: Platform, target: Target, prior: Prior) -> Observation:
         """Gone when nothing of the service is stopped but what was stopped before."""
         service = platform.service(target.node, target.service)
-        left = [process for process in service.stopped if process not in _processes(prior, "stopped")]
+        left = [process for process in service.stopped if process not in recorded_processes(prior, "stopped")]
         if left or (service.paused and not service.processes):
             return Observation(real=False, detail=f"{len(left) or 'all'} of its processes are still stopped")
         return Observation(real=True, detail="its processes run again" if service.running else "the service does not run, so nothing of it is paused")
-
-
-def _processes(prior: Prior, key: str) -> tuple[ProcessIdentity, ...]:
-    recorded = prior[key]
-    if not isinstance(recorded, list):
-        return ()
-    return tuple(ProcessIdentity.from_json(item) for item in recorded if isinstance(item, dict))  # type: ignore[arg-type]
 
 
 def pause(service: str, role: str = "", name: str = "", count: int = 1, share: float = 0.0, hold: float = 20.0, seed: int = 0) -> dict[str, object]:

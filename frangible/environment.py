@@ -13,6 +13,7 @@ from frangible.template import check_label
 from frangible.yamlfile import Declared
 
 __all__ = [
+    "WORKLOAD",
     "Basic",
     "CpuSettings",
     "Environment",
@@ -78,12 +79,17 @@ def _address(value: str) -> str:
     return value.rstrip("/")
 
 
+WORKLOAD = r"(?:[a-z0-9-]+/)?(?:deployment|statefulset|daemonset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+"""Pattern of a workload of Kubernetes: its kind and name, its namespace before them where that is not clear."""
+
 type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 type FilePath = Annotated[Path, AfterValidator(_beside_the_file)]
 type Address = Annotated[str, AfterValidator(_address)]
 type Labels = dict[Annotated[str, AfterValidator(_label_name)], Annotated[str, AfterValidator(_label_value)]]
 type Headers = dict[Annotated[str, AfterValidator(_public_header)], Annotated[str, AfterValidator(_header_value)]]
 type SecretHeaders = dict[Annotated[str, AfterValidator(_header_name)], "Secret"]
+type ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+type Workload = Annotated[str, Field(pattern=rf"^{WORKLOAD}$", description="`deployment/NAME`, `statefulset/NAME` or `daemonset/NAME`")]
 type Exchange = Annotated[str, Field(pattern=r"^[A-Z0-9]{4}$", description="market identifier code (ISO 10383)")]
 
 NOWHERE = Path()
@@ -170,6 +176,7 @@ class Service(Declared):
     version: str = ""
     role: Name | None = Field(default=None, description="runs on every node of this role")
     nodes: tuple[Name, ...] = Field(default=(), description="runs on these nodes")
+    workload: Workload | None = Field(default=None, description="kubernetes: what runs it; the one labelled app.kubernetes.io/name=NAME otherwise")
 
 
 class Middleware(Declared):
@@ -178,6 +185,7 @@ class Middleware(Declared):
     name: Name
     version: str = Field(default="", description="text; write 2.10 in quotes")
     nodes: tuple[Name, ...] = ()
+    workload: Workload | None = Field(default=None, description="kubernetes: what runs it; the one labelled app.kubernetes.io/name=NAME otherwise")
 
 
 class Limits(Declared):
@@ -191,8 +199,9 @@ class Limits(Declared):
 class PowerSettings(Declared):
     """How nodes are powered off and on."""
 
-    driver: Literal["rack", "command"]
+    driver: Literal["rack", "command", "container"]
     socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+    runtime: Literal["podman", "docker"] | None = Field(default=None, description="container: the command of the runtime whose containers the nodes are")
     on: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} on")
     off: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} off")
     state: tuple[str, ...] = Field(default=(), description="command: argument list that prints the state of {node}")
@@ -200,8 +209,9 @@ class PowerSettings(Declared):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         commands = {"on": self.on, "off": self.off, "state": self.state}
-        given = {name for name, command in commands.items() if command} | ({"socket"} if self.socket != NOWHERE else set())
-        wanted = {"socket"} if self.driver == "rack" else set(commands)
+        others = {name for name, there in (("socket", self.socket != NOWHERE), ("runtime", self.runtime is not None)) if there}
+        given = {name for name, command in commands.items() if command} | others
+        wanted = {"rack": {"socket"}, "container": {"runtime"}, "command": set(commands)}[self.driver]
         if given != wanted:
             listed = ", ".join(f"`{name}`" for name in sorted(wanted))
             raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
@@ -255,15 +265,18 @@ class ServicesSettings(Declared):
 class LoadSettings(Declared):
     """How the load that an environment is offered is read and set."""
 
-    driver: Literal["rack", "command"]
+    driver: Literal["rack", "command", "configmap"]
     socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
+    name: ObjectName | None = Field(default=None, description="configmap: the ConfigMap in which the generator reads its rate")
+    key: str = Field(default="", description="configmap: the key of the rate")
     read: tuple[str, ...] = Field(default=(), description="command: argument list that prints how many a second are offered")
     set: tuple[str, ...] = Field(default=(), description="command: argument list that has {rate} a second offered")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        given = {name for name, there in (("socket", self.socket != NOWHERE), ("read", bool(self.read)), ("set", bool(self.set))) if there}
-        wanted = {"socket"} if self.driver == "rack" else {"read", "set"}
+        fields = {"socket": self.socket != NOWHERE, "read": bool(self.read), "set": bool(self.set), "name": self.name is not None, "key": bool(self.key)}
+        given = {name for name, there in fields.items() if there}
+        wanted = {"rack": {"socket"}, "command": {"read", "set"}, "configmap": {"name", "key"}}[self.driver]
         if given != wanted:
             listed = ", ".join(f"`{name}`" for name in sorted(wanted))
             raise ValueError(f"expected exactly {listed} for the driver {self.driver!r}, found {', '.join(sorted(given)) or 'none'}")
@@ -284,6 +297,11 @@ class SshSettings(Declared):
     jump: Annotated[str, Field(pattern=SSH_JUMP)] | None = Field(default=None, description="`user@host:port` to go through; its key is checked as well")
 
 
+HOSTS_ONLY = ("transport", "ssh", "root", "locks", "cpu", "services")
+"""Keys of `platform` that Kubernetes has no use for: it switches services and holds CPUs by itself."""
+KUBERNETES_ONLY = ("kubeconfig", "context", "namespaces", "namespace-selector", "namespace", "node-selector", "helper-image")
+
+
 class PlatformSettings(Declared):
     """How nodes and services of an environment are reached."""
 
@@ -292,6 +310,13 @@ class PlatformSettings(Declared):
     ssh: SshSettings | None = Field(default=None, description="transport ssh: the host that holds `root` and `locks`")
     root: FilePath = Field(default=NOWHERE, description="hosts: folder on the target that holds lease copies, one folder a node")
     locks: FilePath = Field(default=NOWHERE, description="hosts: folder that holds the lock files of every environment there")
+    kubeconfig: FilePath | None = Field(default=None, description="kubernetes: its file; else KUBECONFIG, ~/.kube/config, or the pod's service account")
+    context: str = Field(default="", description="kubernetes: context of the kubeconfig; its current one otherwise")
+    namespaces: tuple[ObjectName, ...] = Field(default=(), description="kubernetes: where the environment's workloads are")
+    namespace_selector: str = Field(default="", description="kubernetes: labels of the namespaces where they are, such as `team=equities`")
+    namespace: ObjectName = Field(default="frangible", description="kubernetes: where lease copies, locks and pods of frangible are")
+    node_selector: str = Field(default="", description="kubernetes: labels of the nodes of the environment; those that its pods run on otherwise")
+    helper_image: str = Field(default="", description="kubernetes: image of the pods that act on a node: Python and frangible; without it only the API acts")
     power: PowerSettings | None = Field(default=None, description="how nodes are powered off and on; without it no node can be lost")
     cpu: CpuSettings | None = Field(default=None, description="who holds a node's CPUs at a utilisation; without it none can be saturated")
     services: ServicesSettings | None = Field(default=None, description="how services are switched; without it none can be restarted or paused")
@@ -299,6 +324,7 @@ class PlatformSettings(Declared):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        self._complete_kind()
         missing = [f"`{name}`" for name, path in (("root", self.root), ("locks", self.locks)) if path == NOWHERE]
         if self.kind == "hosts" and missing:
             raise ValueError(f"expected {' and '.join(missing)} for the platform 'hosts', found none")
@@ -309,6 +335,28 @@ class PlatformSettings(Declared):
         if self.ssh is not None and self.cpu is not None and self.cpu.driver == "host":
             raise ValueError("expected `cpu` with the driver 'rack' for the transport 'ssh', found 'host', which would burn the CPUs of this very host")
         return self
+
+    def _complete_kind(self) -> None:
+        """Refuse what belongs to the other kind of platform."""
+        strange = [f"`{name}`" for name in (HOSTS_ONLY if self.kind == "kubernetes" else KUBERNETES_ONLY) if self._gives(name)]
+        if strange:
+            other = "hosts" if self.kind == "kubernetes" else "kubernetes"
+            raise ValueError(f"{', '.join(strange)} belongs to the platform {other!r} and means nothing for {self.kind!r}: remove it, or change `kind`")
+        if self.kind == "kubernetes" and bool(self.namespaces) == bool(self.namespace_selector):
+            raise ValueError("expected either `namespaces` or `namespace-selector` for the platform 'kubernetes', found both or neither")
+        self._complete_drivers()
+
+    def _gives(self, key: str) -> bool:
+        name = key.replace("-", "_")
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def _complete_drivers(self) -> None:
+        """Refuse drivers that the platform has no use for: a rack runs hosts, containers and ConfigMaps are a cluster's."""
+        drivers = {"power": self.power.driver if self.power else None, "load": self.load.driver if self.load else None}
+        strange = {"rack"} if self.kind == "kubernetes" else {"container", "configmap"}
+        for key, driver in drivers.items():
+            if driver in strange:
+                raise ValueError(f"the driver {driver!r} of `{key}` is none of the platform {self.kind!r}; choose another, such as 'command'")
 
 
 class PrometheusSettings(Declared):
@@ -323,7 +371,7 @@ class PrometheusSettings(Declared):
     proxy: Address | None = None
     timeout: Positive = Field(default=5.0, description="deadline of one request")
     scrape_interval: Positive | None = Field(default=None, description="how often it scrapes; lets validation say exactly what evidence a window can give")
-    runs_on: str = Field(default="outside", description="`outside`, or the node that Prometheus runs on")
+    runs_on: str = Field(default="outside", description="`outside`, or the node that Prometheus runs on, or on Kubernetes the workload that runs it")
 
     @model_validator(mode="after")
     def _one_authentication(self) -> Self:

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from frangible.errors import FaultError
+from frangible.process import Identity, identity_from_json
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
 
     from frangible.platforms import Platform
 
-__all__ = ["TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target"]
+__all__ = ["TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target", "recorded_processes"]
 
 type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 type Prior = dict[str, JsonValue]
@@ -102,6 +103,12 @@ class LoadFault(Protocol):
 
     def times(self, platform: "Platform") -> float:
         """Return how many times the present load would be offered."""
+
+
+def recorded_processes(prior: Prior, key: str = "processes") -> tuple[Identity, ...]:
+    """Return the processes (on Kubernetes: containers) that a `capture` recorded as the list of their `to_json`."""
+    recorded = prior[key]
+    return tuple(identity_from_json(item) for item in recorded if isinstance(item, dict)) if isinstance(recorded, list) else ()
 
 
 def fault_parameters(fault: Fault) -> dict[str, JsonValue]:

@@ -1,6 +1,7 @@
 """The inventory: every environment of the organisation, loaded from YAML, with inheritance, selection and resource keys."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from pydantic import ConfigDict, ValidationError
 
 from frangible.environment import (
+    WORKLOAD,
     Basic,
     Environment,
     Limits,
@@ -333,8 +335,38 @@ def _placement_problems(merged: _Merged) -> Iterator[Problem]:
                 if name not in nodes:
                     message = f"{item.name} is on {name!r}, which is no node of {merged.entry.name}"
                     yield merged.problem((kind, index, "nodes", at), message, nearest(name, nodes))
-    yield from _role_problems(merged, items)
+    if _is_kubernetes(merged):
+        yield from _told_by_the_cluster(merged)
+    else:
+        yield from _role_problems(merged, items)
+        yield from _workload_problems(merged)
     yield from _observer_problems(merged, nodes)
+
+
+def _is_kubernetes(merged: _Merged) -> bool:
+    platform = merged.values.get("platform")
+    return isinstance(platform, dict) and platform.get("kind") == "kubernetes"
+
+
+def _told_by_the_cluster(merged: _Merged) -> Iterator[Problem]:
+    """Where pods run changes by itself, so a place that is written down would soon be wrong."""
+    for kind, keys in (("services", ("role", "nodes")), ("middleware", ("nodes",))):
+        for index, key in _given(merged, kind, keys):
+            message = f"on Kubernetes the cluster says where something runs: remove `{key}`"
+            yield merged.problem((kind, index, key), message, "`workload: deployment/NAME` says what runs it")
+
+
+def _workload_problems(merged: _Merged) -> Iterator[Problem]:
+    for kind in ("services", "middleware"):
+        for index, key in _given(merged, kind, ("workload",)):
+            yield merged.problem((kind, index, key), "`workload` means nothing for the platform 'hosts': remove it", "`nodes` says where something runs")
+
+
+def _given(merged: _Merged, kind: str, keys: tuple[str, ...]) -> Iterator[tuple[int, str]]:
+    """Yield index and key of each of these keys that an item of a list gives."""
+    listed = merged.values.get(kind)
+    for index, raw in enumerate(listed if isinstance(listed, list) else ()):
+        yield from ((index, key) for key in keys if isinstance(raw, dict) and raw.get(key))
 
 
 def _role_problems(merged: _Merged, items: Mapping[str, Mapping[int, _Item]]) -> Iterator[Problem]:
@@ -350,7 +382,11 @@ def _observer_problems(merged: _Merged, nodes: list[str]) -> Iterator[Problem]:
         yield merged.problem(("nodes",), "no node may be called 'outside': `runs-on: outside` would be ambiguous")
     prometheus = merged.values.get("prometheus")
     runs_on = prometheus.get("runs-on", "outside") if isinstance(prometheus, dict) else "outside"
-    if isinstance(runs_on, str) and runs_on != "outside" and runs_on not in nodes:
+    if _is_kubernetes(merged):
+        if isinstance(runs_on, str) and "/" in runs_on and not re.fullmatch(WORKLOAD, runs_on):
+            message = f"expected `outside`, a node, or a workload such as `monitoring/deployment/prometheus`, found {runs_on!r}"
+            yield merged.problem(("prometheus", "runs-on"), message)
+    elif isinstance(runs_on, str) and runs_on != "outside" and runs_on not in nodes:
         yield merged.problem(
             ("prometheus", "runs-on"), f"no node of {merged.entry.name or 'this environment'} is called that", nearest(runs_on, [*nodes, "outside"])
         )

@@ -101,10 +101,11 @@ def prepare(
     """
     from frangible import toolkit
     from frangible.experiment import load_experiment_file
-    from frangible.validation import validate
+    from frangible.validation import surveyed, validate
 
     known = Known(experiment) if hypotheses is None else hypotheses
-    problems = validate(experiment, environment, inventory, known, toolkit.complaints if beforehand is None else beforehand.complaints)
+    # Where the cluster cannot be asked the guards will refuse; whatever is wrong with the files is said all the same.
+    problems = validate(experiment, surveyed(environment)[0], inventory, known, toolkit.complaints if beforehand is None else beforehand.complaints)
     if problems:
         raise ExperimentError(problems)
     file = load_experiment_file(experiment)

@@ -1,6 +1,6 @@
-"""Resource keys, held where the target lives.
+"""Resource keys, held where the target lives: files on a host, or objects of a cluster.
 
-A key is one JSON file in a folder that every run on that host shares, changed only under the flock of a sibling file and replaced as a whole, so that
+On a host a key is one JSON file in a folder that every run on that host shares, changed only under the flock of a sibling file and replaced as a whole, so that
 a reader sees the old holder or the new one and a crash leaves either. The file stays when the key is free: it remembers the epoch, which grows each
 time the key changes hands, so that whoever was overtaken can tell.
 """
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from frangible.clock import Clock, SystemClock
 from frangible.errors import FrangibleError, LedgerError, LockHeld, PlatformError
 from frangible.process import ProcessIdentity, boot_id
 
-__all__ = ["FileLockStore", "HeldLocks", "Holder", "LockStore", "SwappedLockStore", "Swapping"]
+__all__ = ["FileLockStore", "Files", "FolderOfKeys", "HeldLocks", "Holder", "LockStore", "SwappedLockStore", "Swapping"]
 
 FLOCK_SECONDS = 5.0
 """How long another process may be in the middle of a change before we give up."""
@@ -40,7 +40,7 @@ class Holder:
     epoch: int
     """How often the key has changed hands."""
     expires_at: float
-    """Seconds since the epoch, by the wall clock of the host where the file lives."""
+    """Seconds since the epoch, by the wall clock of the place where the key lives."""
     note: str
     """Who that is: `user@host`."""
     since: float = 0.0
@@ -161,11 +161,11 @@ class FileLockStore:
 
     def _read_file(self, path: Path) -> _Entry:
         try:
-            return _parsed(path, path.read_text())
+            return _parsed(f"lock file {path}", path.read_text())
         except FileNotFoundError:
             return _Entry(0, None)
         except UnicodeDecodeError as error:
-            raise LedgerError(_damaged(path, error)) from error
+            raise LedgerError(_damaged(f"lock file {path}", error)) from error
         except OSError as error:
             raise LedgerError(_advice(path, error)) from error
 
@@ -191,7 +191,7 @@ class FileLockStore:
             raise LedgerError(_advice(path, error)) from error
 
 
-class Swapping(Protocol):
+class Files(Protocol):
     """Files on another host that are changed by comparing and swapping. Every call raises `PlatformError`."""
 
     def look(self, path: Path) -> tuple[str | None, float]:
@@ -204,16 +204,58 @@ class Swapping(Protocol):
         """Return the names in a folder, sorted."""
 
 
-class SwappedLockStore:
-    """Keys as the same files on another host: read, decided here by that host's clock, and swapped only if nobody was quicker.
+class Swapping(Protocol):
+    """Texts by key that are changed by comparing and swapping, somewhere else. Every call raises `PlatformError`."""
 
-    Every change may be repeated: whoever finds its own entry keeps it. A host that cannot be reached is a `LedgerError`.
+    def place(self, key: str) -> str:
+        """Say in words where the text of a key is, for an error."""
+
+    def look(self, key: str) -> tuple[str | None, float]:
+        """Return a key's text, or None where there is none, and the wall clock of that place."""
+
+    def swap(self, key: str, expected: str | None, text: str) -> bool:
+        """Replace a key's text durably if it still is `expected` (None: is missing); return whether it did."""
+
+    def keys(self) -> tuple[str, ...]:
+        """Return every key that has a text, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderOfKeys:
+    """The files of `FileLockStore` on another host."""
+
+    folder: Path
+    files: Files
+
+    def place(self, key: str) -> str:
+        """Name the file."""
+        return f"lock file {self._path(key)}"
+
+    def look(self, key: str) -> tuple[str | None, float]:
+        """Read the file."""
+        return self.files.look(self._path(key))
+
+    def swap(self, key: str, expected: str | None, text: str) -> bool:
+        """Replace the file if it is as expected."""
+        return self.files.swap(self._path(key), expected, text)
+
+    def keys(self) -> tuple[str, ...]:
+        """List the folder."""
+        return tuple(unquote(name.removesuffix(SUFFIX)) for name in self.files.entries(self.folder) if name.endswith(SUFFIX))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{quote(key, safe='')}{SUFFIX}"
+
+
+class SwappedLockStore:
+    """Keys somewhere else: read, decided here by the clock of that place, and swapped only if nobody was quicker.
+
+    Every change may be repeated: whoever finds its own entry keeps it. A place that cannot be reached is a `LedgerError`.
     """
 
-    def __init__(self, folder: Path, files: Swapping) -> None:
-        """Hold keys in `folder` of the host that `files` reaches."""
-        self.folder = folder
-        self._files = files
+    def __init__(self, texts: Swapping) -> None:
+        """Hold keys where `texts` reaches."""
+        self._texts = texts
 
     def acquire(self, key: str, run_id: str, owner: ProcessIdentity, ttl: float) -> Holder:
         """Take a key that is free, expired, or whose holder was a process of this host that is dead; the same run and owner keep their epoch."""
@@ -241,53 +283,48 @@ class SwappedLockStore:
 
     def release(self, holder: Holder) -> None:
         """Free the key; nothing happens when somebody else has taken it over."""
-        path = self._path(holder.key)
-        for _ in self._tries(path):
-            text, entry, _now = self._read(path)
+        for _ in self._tries(holder.key):
+            text, entry, _now = self._read(holder.key)
             if entry.epoch != holder.epoch or entry.holder is None:
                 return
-            if self._swap(path, text, {"key": holder.key, "epoch": entry.epoch, "holder": None}):
+            if self._swap(holder.key, text, {"key": holder.key, "epoch": entry.epoch, "holder": None}):
                 return
 
     def holders(self) -> tuple[Holder, ...]:
         """Return everybody who holds a key now, sorted by key."""
         try:
-            names = [name for name in self._files.entries(self.folder) if name.endswith(SUFFIX)]
+            keys = self._texts.keys()
         except PlatformError as error:
-            raise LedgerError(f"locks in {self.folder}: {error}") from error
-        found = [(entry.holder, now) for _, entry, now in (self._read(self.folder / name) for name in names)]
+            raise LedgerError(f"locks: {error}") from error
+        found = [(entry.holder, now) for _, entry, now in map(self._read, keys)]
         return tuple(sorted((holder for holder, now in found if holder is not None and not _stale_elsewhere(holder, now)), key=lambda holder: holder.key))
 
     def _change(self, key: str, decide: Callable[[_Entry, float], Holder]) -> Holder:
-        path = self._path(key)
-        for _ in self._tries(path):
-            text, entry, now = self._read(path)
+        for _ in self._tries(key):
+            text, entry, now = self._read(key)
             holder = decide(entry, now)
-            if self._swap(path, text, _document(holder)):
+            if self._swap(key, text, _document(holder)):
                 return holder
         raise AssertionError  # pragma: no cover - `_tries` raises
 
-    def _tries(self, path: Path) -> Iterator[None]:
+    def _tries(self, key: str) -> Iterator[None]:
         deadline = time.monotonic() + SWAP_SECONDS
         while time.monotonic() < deadline:
             yield
-        raise LedgerError(f"lock file {path}: others were quicker for {SWAP_SECONDS:g} s; try again")
+        raise LedgerError(f"{self._texts.place(key)}: others were quicker for {SWAP_SECONDS:g} s; try again")
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{quote(key, safe='')}{SUFFIX}"
-
-    def _read(self, path: Path) -> tuple[str | None, _Entry, float]:
+    def _read(self, key: str) -> tuple[str | None, _Entry, float]:
         try:
-            text, now = self._files.look(path)
+            text, now = self._texts.look(key)
         except PlatformError as error:
-            raise LedgerError(f"lock file {path}: {error}") from error
-        return text, _Entry(0, None) if text is None else _parsed(path, text), now
+            raise LedgerError(f"{self._texts.place(key)}: {error}") from error
+        return text, _Entry(0, None) if text is None else _parsed(self._texts.place(key), text), now
 
-    def _swap(self, path: Path, expected: str | None, document: dict[str, object]) -> bool:
+    def _swap(self, key: str, expected: str | None, document: dict[str, object]) -> bool:
         try:
-            return self._files.swap(path, expected, json.dumps(document))
+            return self._texts.swap(key, expected, json.dumps(document))
         except PlatformError as error:
-            raise LedgerError(f"lock file {path}: {error}") from error
+            raise LedgerError(f"{self._texts.place(key)}: {error}") from error
 
 
 class HeldLocks:
@@ -346,17 +383,17 @@ def _document(holder: Holder) -> dict[str, object]:
     return {"key": holder.key, "epoch": holder.epoch, "holder": held}
 
 
-def _parsed(path: Path, text: str) -> _Entry:
+def _parsed(place: str, text: str) -> _Entry:
     try:
         data = json.loads(text)
         held = data["holder"]
         return _Entry(int(data["epoch"]), None if held is None else _holder(data["key"], int(data["epoch"]), held))
     except (ValueError, KeyError, TypeError) as error:
-        raise LedgerError(_damaged(path, error)) from error
+        raise LedgerError(_damaged(place, error)) from error
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"lock file {path} is damaged ({error!r}); when `frangible status` shows no run there, delete it"
+def _damaged(place: str, error: Exception) -> str:
+    return f"{place} is damaged ({error!r}); when `frangible status` shows no run there, delete it"
 
 
 def _stale(holder: Holder, now: float) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 __all__ = ["PATHS", "TABLES", "Plain"]
 
-PATHS = frozenset({"ca_file", "config_file", "file", "identity_file", "known_hosts", "locks", "root", "socket"})
+PATHS = frozenset({"ca_file", "config_file", "file", "identity_file", "known_hosts", "kubeconfig", "locks", "root", "socket"})
 """Fields that are paths."""
 TABLES = frozenset({"headers", "labels", "secret_headers"})
 """Fields whose keys are the user's own."""

@@ -60,9 +60,11 @@ class Plan:
 
     @cached_property
     def environment(self) -> "Environment":
-        """The environment as it was when the run was planned; a run that neither injects nor judges reads its values only."""
+        """The environment as it was when the run was planned; a run on hosts that neither injects nor judges reads its values only."""
         if not self.injects and not self.hypotheses:
-            return cast("Environment", Plain.read(self.environment_json))
+            plain = cast("Environment", Plain.read(self.environment_json))
+            if plain.platform.kind == "hosts":
+                return plain
         from frangible.inventory import Environment
 
         return Environment.model_validate_json(self.environment_json)

@@ -1,14 +1,15 @@
-"""Who a process is: pid alone is reused, so start time and boot id belong to it."""
+"""Who a process is: pid alone is reused, so start time and boot id belong to it. Where only containers are seen, who a container is."""
 
 import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["ProcessIdentity", "boot_id"]
+__all__ = ["ContainerIdentity", "Identity", "ProcessIdentity", "boot_id", "counted", "host_processes", "identity_from_json"]
 
 
 @cache
@@ -95,3 +96,42 @@ class ProcessIdentity:
     def from_json(cls, data: "dict[str, str | int]") -> "ProcessIdentity":
         """Inverse of `to_json`; raises KeyError or ValueError on anything else."""
         return cls(str(data["host"]), str(data["boot"]), int(data["pid"]), int(data["start"]))
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerIdentity:
+    """One container of one pod of a cluster; equality means the very same start of it: what a platform sees of processes that it cannot look into."""
+
+    node: str
+    pod: str
+    """`NAMESPACE/NAME`; pods of a StatefulSet have the same name again."""
+    uid: str
+    """The pod's own, never given twice."""
+    container: str
+    """The runtime's id, such as `containerd://5f1c...`; each restart has another."""
+
+    def to_json(self) -> dict[str, str | int]:
+        """Plain form for a lease."""
+        return asdict(self)
+
+
+type Identity = ProcessIdentity | ContainerIdentity
+"""What lives of a node or a service, as exactly as its platform can tell."""
+
+
+def identity_from_json(data: Mapping[str, object]) -> Identity:
+    """Inverse of the `to_json` of either; raises KeyError or ValueError on anything else."""
+    if "container" in data:
+        return ContainerIdentity(*(str(data[name]) for name in ("node", "pod", "uid", "container")))
+    return ProcessIdentity.from_json({name: str(data[name]) for name in ("host", "boot", "pid", "start")})
+
+
+def counted(identities: tuple[Identity, ...]) -> str:
+    """Say in words how many there are: `12 processes`, `1 container`."""
+    what = ("container", "containers") if any(isinstance(identity, ContainerIdentity) for identity in identities) else ("process", "processes")
+    return f"{len(identities)} {what[len(identities) != 1]}"
+
+
+def host_processes(identities: tuple[Identity, ...]) -> tuple[ProcessIdentity, ...]:
+    """Return those that are processes of a host."""
+    return tuple(identity for identity in identities if isinstance(identity, ProcessIdentity))

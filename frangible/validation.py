@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from frangible import toolkit
-from frangible.errors import ExperimentError, FaultError, Problem
+from frangible.errors import ExperimentError, FaultError, PlatformError, Problem
 from frangible.experiment import ExperimentFile, Injection, parse_experiment, read_experiment
 from frangible.hypothesis import Hypothesis
 from frangible.inventory import Environment, Inventory
@@ -13,7 +13,7 @@ from frangible.schemas import schema
 from frangible.targets import Choice, candidates, service_nodes
 from frangible.yamlfile import Document, nearest
 
-__all__ = ["primitives_of", "schema", "validate"]
+__all__ = ["primitives_of", "schema", "surveyed", "validate"]
 
 DECLARED_BY = {"pause": "services"}
 """The key of `platform` that gives a primitive, where it is not the primitive's name."""
@@ -30,6 +30,7 @@ def validate(
 ) -> tuple[Problem, ...]:
     """Return all problems of an experiment, sorted by line; with an environment also those of running it there.
 
+    The environment is as `surveyed` returned it. One that could not be surveyed has no nodes, and then nothing is said of targets.
     Nothing is reached over the network and nothing is changed. The modules that the experiment names are imported, as the toolkit does;
     `complaints` asks the toolkit.
     """
@@ -46,11 +47,26 @@ def validate(
     return tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0)))
 
 
+def surveyed(environment: Environment) -> tuple[Environment, str]:
+    """Return the environment with its nodes and roles as they are now, and an empty text; or as it is declared, and why its cluster could not be asked.
+
+    Only for an environment on Kubernetes is anything reached over the network.
+    """
+    from frangible.platforms import open_platform
+
+    try:
+        return open_platform(environment).survey(), ""
+    except PlatformError as error:
+        return environment, str(error)
+
+
 def primitives_of(environment: Environment) -> frozenset[str]:
     """Return the primitives that the environment's platform will offer, as far as the inventory tells."""
     platform = environment.platform
-    if platform.kind != "hosts":
-        return frozenset()
+    if platform.kind == "kubernetes":
+        from frangible.platforms import open_platform
+
+        return open_platform(environment).primitives  # from the inventory: nothing is reached, nor is the client imported
     services = platform.services
     pausing = services is not None and (services.driver == "rack" or bool(services.pause))
     offered = {
@@ -99,6 +115,8 @@ def _target_problems(injection: Injection, document: Document, environment: Envi
     """Say what of an action's choice the environment does not have: the narrowest part that matches nothing is named."""
     arguments, place = injection.arguments, (*injection.place, "arguments")
     kind = _target_kind(injection)
+    if environment.platform.kind == "kubernetes" and not environment.nodes:
+        return  # where its pods are is not known: `surveyed` said why
     if not environment.nodes and kind != "load":
         yield document.problem(place, f"environment {environment.name} has no nodes", "add `nodes` to the inventory")
         return

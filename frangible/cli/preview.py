@@ -9,10 +9,11 @@ import typer
 
 from frangible.cli.opening import ledger_of
 from frangible.cli.output import print_json, span
-from frangible.errors import FrangibleError, LedgerError, Refused
+from frangible.errors import FrangibleError, LedgerError, PlatformError, Refused
 from frangible.home import Home
 
 if TYPE_CHECKING:
+    from frangible.environment import Environment
     from frangible.experiment import Injection
     from frangible.hypothesis import Hypothesis
     from frangible.plan import Plan
@@ -41,7 +42,8 @@ def preview_all(plans: "Sequence[Plan]", *, as_json: bool) -> int:
 
 def _looked_at(plan: "Plan") -> dict[str, object]:
     shutil.rmtree(plan.folder, ignore_errors=True)
-    injections = [_injection(plan, one) for one in _injections(plan)]
+    environment = _surveyed(plan)
+    injections = [_injection(environment, one) for one in _injections(plan)]
     reasons = [*(str(one["problem"]) for one in injections if one["problem"]), *_refusals(plan, injections)]
     return _document(plan, injections, reasons)
 
@@ -62,7 +64,17 @@ def _injections(plan: "Plan") -> "tuple[Injection, ...]":
     return load_experiment_file(Path(plan.experiment_path)).injections
 
 
-def _injection(plan: "Plan", injection: "Injection") -> dict[str, object]:
+def _surveyed(plan: "Plan") -> "Environment":
+    """Return the environment as it is now; where it cannot be asked the guards will say so."""
+    from frangible.platforms import open_platform
+
+    try:
+        return open_platform(plan.environment).survey()
+    except PlatformError:
+        return plan.environment
+
+
+def _injection(environment: "Environment", injection: "Injection") -> dict[str, object]:
     """One action: which targets it would draw. Without a seed of its own, the run draws again."""
     from frangible.fault import FaultRegistry
     from frangible.targets import Choice, draw
@@ -72,7 +84,7 @@ def _injection(plan: "Plan", injection: "Injection") -> dict[str, object]:
     found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "nodes": [], "problem": ""}
     found["beside"] = injection.beside
     try:
-        targets, _ = draw(plan.environment, kind, choice)
+        targets, _ = draw(environment, kind, choice)
     except Refused as refusal:
         return found | {"problem": "; ".join(refusal.reasons)}
     return found | {"targets": [target.name for target in targets], "nodes": sorted({target.node for target in targets if kind != "load"})}

@@ -56,7 +56,8 @@ def validate(
 ) -> None:
     """Check experiment, hypothesis, inventory, policy and game day files; report all problems at once.
 
-    What a file is shows in its content: `environments`, `indicators`, `rules`, `waves`, else it is an experiment. Nothing is reached over the network.
+    What a file is shows in its content: `environments`, `indicators`, `rules`, `waves`, else it is an experiment. Nothing is reached over the network,
+    but with --environment the cluster of an environment on Kubernetes is asked for its nodes and pods.
     A frangible.yaml, or its folder, stands for everything that it names. A file that hides a shipped one of its name is a problem too.
     With --environment it is also checked whether the experiment can run there, and whether `held` can be reached at all.
     Exits with 0 when there is no problem, else with 2.
@@ -80,8 +81,13 @@ def validate(
 def _where(environment: str | None, inventory: Path | None) -> "tuple[Environment, Inventory] | None":
     if environment is None:
         return None
+    from frangible.validation import surveyed
+
     _, loaded = inventory_at(inventory, Home.find())
-    return loaded.get(environment), loaded
+    found, unknown = surveyed(loaded.get(environment))
+    if unknown:
+        typer.echo(f"frangible: whether {environment} has the targets of an experiment was not checked: {unknown}", err=True)
+    return found, loaded
 
 
 def _tell(files: list[str], problems: list[Problem]) -> None:

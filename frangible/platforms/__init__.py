@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from frangible.process import ProcessIdentity
+from frangible.process import Identity
 
 if TYPE_CHECKING:
     from frangible.inventory import Environment
@@ -23,8 +23,8 @@ class NodeState:
     """Changes at each power-on; empty while the node is off."""
     ready: bool
     """Whether everything that starts with the node has started."""
-    processes: tuple[ProcessIdentity, ...]
-    """The node's live processes, where the platform can see them."""
+    processes: tuple[Identity, ...]
+    """The node's live processes, where the platform can see them; on Kubernetes the environment's containers on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ class ServiceState:
     """Whether it answers."""
     instance: str
     """Changes at each start; empty while it does not run, or where the platform cannot tell."""
-    processes: tuple[ProcessIdentity, ...] = ()
-    """Its live processes, where the platform can see them."""
+    processes: tuple[Identity, ...] = ()
+    """Its live processes, where the platform can see them; on Kubernetes its containers."""
     paused: bool = False
     """Whether it runs and all of it is stopped by a signal."""
-    stopped: tuple[ProcessIdentity, ...] = ()
+    stopped: tuple[Identity, ...] = ()
     """Those of `processes` that are stopped by a signal."""
     ready_after: float | None = None
     """Seconds from its last stop until it was ready again, where the platform measured that."""
@@ -83,6 +83,12 @@ class Platform(Protocol):
 
     kind: str
     primitives: frozenset[str]
+
+    def survey(self) -> "Environment":
+        """Return the environment with its nodes, roles and placement as they are right now: what targets are drawn from and guards judge by."""
+
+    def observers(self) -> Mapping[str, str]:
+        """Return where `runner`, `prometheus` and others that watch are right now: a node, a host, or `outside`; what is not known is left out."""
 
     def node(self, name: str) -> NodeState:
         """Look at one node."""
@@ -109,7 +115,10 @@ class Platform(Protocol):
         """Look at one service. Primitive `services`."""
 
     def stop_service(self, node: str, name: str, grace: float) -> None:
-        """Have a service end by itself within `grace` seconds, else kill it; 0 kills at once (SIGKILL). It stays stopped. Idempotent. Primitive `services`."""
+        """Have a service end by itself within `grace` seconds, else kill it; 0 kills at once. Idempotent. Primitive `services`.
+
+        It stays stopped, unless a controller of the platform starts it again.
+        """
 
     def start_service(self, node: str, name: str) -> None:
         """Start a service; it may not be ready yet when this returns. Idempotent. Primitive `services`."""
@@ -117,7 +126,7 @@ class Platform(Protocol):
     def pause_service(self, node: str, name: str) -> None:
         """Stop every process of a service by a signal (SIGSTOP). Idempotent. Primitive `pause`."""
 
-    def resume_service(self, node: str, name: str, processes: tuple[ProcessIdentity, ...], leave: tuple[ProcessIdentity, ...]) -> None:
+    def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:
         """Let a service and whatever lives of `processes` go on (SIGCONT), but nothing of `leave`. Idempotent. Primitive `pause`."""
 
     def load(self) -> LoadState:
@@ -126,7 +135,7 @@ class Platform(Protocol):
     def set_load(self, rate: float) -> None:
         """Offer so many a second from now on. Idempotent. Primitive `load`."""
 
-    def processes_gone(self, processes: tuple[ProcessIdentity, ...]) -> bool:
+    def processes_gone(self, processes: tuple[Identity, ...]) -> bool:
         """Whether none of these processes of the environment is alive any more."""
 
     def put_lease_copy(self, target: str, lease_id: str, text: str) -> None:
@@ -151,6 +160,6 @@ def open_platform(environment: "Environment") -> Platform:
         from frangible.platforms.hosts import HostsPlatform
 
         return HostsPlatform(environment)
-    from frangible.errors import PlatformError
+    from frangible.platforms.kubernetes.platform import KubernetesPlatform
 
-    raise PlatformError(f"environment {environment.name}: platform {environment.platform.kind!r} is not available in this version; use 'hosts'")
+    return KubernetesPlatform(environment)

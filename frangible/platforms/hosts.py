@@ -1,6 +1,7 @@
 """Environments on hosts: nodes behind a power driver, lease copies and lock files through a transport."""
 
 import difflib
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +14,11 @@ from frangible.platforms.loading import CommandLoad, LoadDriver, RackLoad
 from frangible.platforms.power import CommandDriver, PowerDriver, RackDriver
 from frangible.platforms.services import CommandServices, RackServices, ServiceDriver
 from frangible.platforms.transports import LocalTransport, Transport
+from frangible.process import Identity, ProcessIdentity, host_processes
 
 if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
-    from frangible.process import ProcessIdentity
 
 __all__ = ["HostsPlatform"]
 
@@ -52,6 +53,16 @@ class HostsPlatform:
             "pause": self.services is not None and self.services.can_pause,
         }
         self.primitives = frozenset(name for name, there in offered.items() if there)
+
+    def survey(self) -> "Environment":
+        """Return the environment as it is declared: hosts stay where they are."""
+        return self.environment
+
+    def observers(self) -> Mapping[str, str]:
+        """Return this host, which the run is on, and where the inventory says that Prometheus is."""
+        prometheus = self.environment.prometheus
+        found = {"runner": socket.gethostname()}
+        return found if prometheus is None or not prometheus.runs_on else found | {"prometheus": prometheus.runs_on}
 
     def node(self, name: str) -> NodeState:
         """Look at one node through its power driver."""
@@ -97,9 +108,9 @@ class HostsPlatform:
         """Stop every process of a service by a signal."""
         self._services(node, name).pause(node, name)
 
-    def resume_service(self, node: str, name: str, processes: "tuple[ProcessIdentity, ...]", leave: "tuple[ProcessIdentity, ...]") -> None:
+    def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:
         """Let a service go on."""
-        self._services(node, name).resume(node, name, processes, leave)
+        self._services(node, name).resume(node, name, self._of_hosts(processes), self._of_hosts(leave))
 
     def load(self) -> LoadState:
         """Look at the load that is offered."""
@@ -110,9 +121,9 @@ class HostsPlatform:
         """Offer so many a second."""
         self._load().set(rate)
 
-    def processes_gone(self, processes: "tuple[ProcessIdentity, ...]") -> bool:
+    def processes_gone(self, processes: tuple[Identity, ...]) -> bool:
         """Whether none of these processes is alive; one that ran on another host than the transport's cannot be seen."""
-        return self.host.processes_gone(processes, f"environment {self.environment.name}")
+        return self.host.processes_gone(self._of_hosts(processes), f"environment {self.environment.name}")
 
     def put_lease_copy(self, target: str, lease_id: str, text: str) -> None:
         """Store a copy under `<platform.root>/<target>/leases/`, durable when this returns."""
@@ -138,14 +149,14 @@ class HostsPlatform:
 
     def locks(self) -> "LockStore":
         """Return the lock files of every environment on this host."""
-        from frangible.locks import FileLockStore, SwappedLockStore
+        from frangible.locks import FileLockStore, FolderOfKeys, SwappedLockStore
 
         settings = self.environment.platform
         if settings.ssh is None:
             return FileLockStore(settings.locks)
         from frangible.platforms.ssh import LOCK_DEADLINE, SshTransport
 
-        return SwappedLockStore(settings.locks, SshTransport(settings.ssh, LOCK_DEADLINE))
+        return SwappedLockStore(FolderOfKeys(settings.locks, SshTransport(settings.ssh, LOCK_DEADLINE)))
 
     def facts(self) -> Mapping[str, str]:
         """Return what the transport sees of the host, and the middleware that the inventory declares."""
@@ -161,6 +172,15 @@ class HostsPlatform:
             if not part or part.startswith(".") or "/" in part or "\0" in part:
                 raise PlatformError(f"environment {self.environment.name}: {part!r} cannot name a lease copy: expected a plain file name")
         return self._root / target / LEASES / f"{lease_id}{SUFFIX}"
+
+    def _of_hosts(self, identities: tuple[Identity, ...]) -> tuple[ProcessIdentity, ...]:
+        """Return them as processes; a lease that was written while the environment was on Kubernetes names containers."""
+        found = host_processes(identities)
+        if len(found) != len(identities):
+            raise PlatformError(
+                f"environment {self.environment.name} is on hosts, and was asked about containers; use the inventory that the fault was injected with"
+            )
+        return found
 
     def _load(self) -> LoadDriver:
         if self.loading is None:

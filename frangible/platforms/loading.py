@@ -8,7 +8,7 @@ from typing import Protocol
 from frangible.errors import PlatformError
 from frangible.platforms.asking import DEADLINE, THIS_HOST, Host, run_command, short
 
-__all__ = ["CommandLoad", "LoadDriver", "RackLoad"]
+__all__ = ["CommandLoad", "LoadDriver", "RackLoad", "as_rate"]
 
 
 class LoadDriver(Protocol):
@@ -40,7 +40,7 @@ class RackLoad:
     def _ask(self, **more: float) -> float:
         who = f"environment {self.environment}: rack {self.socket}: rate"
         reply = self.host.ask_rack(self.socket, {"do": "rate", "environment": self.environment, **more}, who, DEADLINE)
-        return _rate(who, str(reply.get("rate")))
+        return as_rate(who, str(reply.get("rate")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class CommandLoad:
 
     def rate(self) -> float:
         """Run the `read` command; it prints one number."""
-        return _rate(self._who("read"), run_command(list(self.read_command), self._who("read"), DEADLINE, "platform.load"))
+        return as_rate(self._who("read"), run_command(list(self.read_command), self._who("read"), DEADLINE, "platform.load"))
 
     def set(self, rate: float) -> None:
         """Run the `set` command."""
@@ -64,7 +64,8 @@ class CommandLoad:
         return f"environment {self.environment}: load command `{verb}`"
 
 
-def _rate(who: str, text: str) -> float:
+def as_rate(who: str, text: str) -> float:
+    """Return a rate that somebody printed; raise `PlatformError`, beginning with `who`, for anything else."""
     try:
         rate = float(text)
     except ValueError:

@@ -10,7 +10,7 @@ from frangible.errors import PlatformError
 from frangible.platforms import NodeState
 from frangible.platforms.asking import DEADLINE, THIS_HOST, Host, identified, run_command, short
 
-__all__ = ["CommandDriver", "PowerDriver", "RackDriver"]
+__all__ = ["CommandDriver", "ContainerDriver", "PowerDriver", "RackDriver"]
 
 type RackVerb = Literal["power_on", "power_off", "node"]
 
@@ -116,6 +116,44 @@ class CommandDriver:
 
     def _who(self, verb: str, node: str) -> str:
         return f"environment {self.environment}, node {node}: power command `{verb}`"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDriver:
+    """Switches nodes that are containers, as those of kind are: all processes of one are killed at once, as when its power goes."""
+
+    environment: str
+    runtime: str
+    """Command of the container runtime: `podman` or `docker`."""
+    deadline: float = DEADLINE
+
+    def on(self, node: str) -> None:
+        """Start the container; one that runs is left alone."""
+        self._run("start", node)
+
+    def off(self, node: str) -> None:
+        """Kill the container's processes and wait until all of them are gone; one that does not run is left alone."""
+        try:
+            self._run("kill", node)
+        except PlatformError as failure:
+            if self.state(node).powered:
+                raise failure from failure.__cause__
+        self._run("wait", node)
+
+    def state(self, node: str) -> NodeState:
+        """Ask whether the container runs, and since when."""
+        output = self._run("container", "inspect", "--format", "{{.State.Running}} {{.Id}} {{.State.StartedAt}}", node)
+        match = re.fullmatch(r"(true|false) (\S+) (.+)", output.strip())
+        if match is None:
+            raise PlatformError(f"{self._who('inspect', node)}: expected `true` or `false`, an id and a time, got {short(output)}")
+        powered = match[1] == "true"
+        return NodeState(node, powered=powered, instance=f"{match[2]} {match[3]}" if powered else "", ready=powered, processes=())
+
+    def _run(self, *command: str) -> str:
+        return run_command([self.runtime, *command], self._who(command[0], command[-1]), self.deadline, "platform.power")
+
+    def _who(self, verb: str, node: str) -> str:
+        return f"environment {self.environment}, node {node}: {self.runtime} {verb}"
 
 
 def _node_state(host: Host, node: str, reply: dict[str, object]) -> NodeState:

@@ -1,7 +1,7 @@
 """Before anything happens: guards, locks, fingerprint, and the run's row in the journal."""
 
-import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,6 +72,7 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
     from frangible.guard import Facts
 
     environment = plan.environment
+    observers: Mapping[str, str] = {}
     unanswered: list[str] = []
     leases: tuple[Lease, ...] = ()
     stops: dict[str, Stop] = {}
@@ -86,9 +87,10 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
             platform.node(target)
         except PlatformError as error:
             unanswered.append(f"state of {target}: {error}")
-    observers = {"runner": socket.gethostname()}
-    if environment.prometheus is not None and environment.prometheus.runs_on:
-        observers["prometheus"] = environment.prometheus.runs_on
+    try:
+        environment, observers = (platform.survey() if plan.injects else environment), platform.observers()
+    except PlatformError as error:
+        unanswered.append(f"where everything is: {error}")
     return Facts(
         environment=environment.name,
         tier=environment.tier,

@@ -14,6 +14,7 @@ from frangible.experiment import shipped_experiments
 from frangible.fault import Target
 from frangible.inventory import load_inventory
 from frangible.platforms import Platform, open_platform
+from frangible.process import host_processes
 
 from .conftest import RunningLab, eventually
 
@@ -35,7 +36,7 @@ def test_a_saturated_node_burns_and_reverting_twice_leaves_nothing(running_lab: 
     processes = [psutil.Process(pid) for pid in platform.burner(NODE.name, str(prior["burner"])).processes]
     burned = sum(process.cpu_times().user for process in processes)
     eventually(lambda: sum(process.cpu_times().user for process in processes) > burned + 0.3, "it burns")
-    assert {process.pid for process in processes} <= {process.pid for process in platform.node(NODE.name).processes}
+    assert {process.pid for process in processes} <= {process.pid for process in host_processes(platform.node(NODE.name).processes)}
     for _ in range(2):
         fault.revert(platform, NODE, prior)
         assert fault.observe_reverted(platform, NODE, prior).real

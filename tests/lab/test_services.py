@@ -15,7 +15,7 @@ from frangible.fault import Target
 from frangible.inventory import load_inventory
 from frangible.lab.client import ask
 from frangible.platforms import Platform, ServiceState, open_platform
-from frangible.process import ProcessIdentity
+from frangible.process import ProcessIdentity, host_processes
 
 from .conftest import RunningLab, eventually
 
@@ -39,7 +39,7 @@ def platform(running_lab: RunningLab) -> Iterator[Platform]:
 def letters(state: ServiceState) -> set[str]:
     """The state letters that the kernel has for a service's processes; X where one is gone."""
     found = set()
-    for process in state.processes:
+    for process in host_processes(state.processes):
         try:
             found.add(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0])
         except OSError:
@@ -60,7 +60,7 @@ def ready(platform: Platform, node: str, service: str) -> Callable[[], ServiceSt
 def test_a_stopped_service_stays_stopped_until_it_is_started(platform: Platform, node: str, service: str, grace: float) -> None:
     """The node's supervisord, which restarts what dies, leaves it down; PostgreSQL's children are gone too; the time to ready is measured."""
     before = eventually(ready(platform, node, service), f"{service} ready")
-    assert platform.service(node, service).processes[0].is_alive()
+    assert host_processes(platform.service(node, service).processes)[0].is_alive()
     for _ in range(2):
         platform.stop_service(node, service, grace)
         assert platform.processes_gone(before.processes)
@@ -97,7 +97,7 @@ def test_what_was_stopped_before_stays_stopped(platform: Platform) -> None:
     """A process that somebody else had stopped is not let go by our revert."""
     fault, target = ProcessPause(), Target("service", "core-1/postgres")
     state = eventually(ready(platform, "core-1", "postgres"), "postgres ready")
-    theirs = state.processes[-1]
+    theirs = host_processes(state.processes)[-1]
     ask_kill(theirs, "STOP")
     eventually(lambda: theirs in platform.service("core-1", "postgres").stopped, "stopped by another hand")
     prior = fault.capture(platform, target)
@@ -115,7 +115,7 @@ def test_a_pause_that_the_supervisor_healed_is_not_proven(platform: Platform) ->
     eventually(ready(platform, "app-1", "execution"), "execution ready")
     prior = fault.capture(platform, target)
     fault.inject(platform, target, prior)
-    ask_kill(platform.service("app-1", "execution").processes[0], "KILL")
+    ask_kill(host_processes(platform.service("app-1", "execution").processes)[0], "KILL")
     eventually(lambda: platform.service("app-1", "execution").instance not in {"", prior["instance"]}, "a new execution")
     seen = fault.observe(platform, target, prior)
     assert (seen.real, "started anew" in seen.detail) == (False, True)

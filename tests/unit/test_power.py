@@ -15,7 +15,7 @@ import pytest
 from frangible.errors import PlatformError
 from frangible.platforms import NodeState
 from frangible.platforms.power import CommandDriver, RackDriver
-from frangible.process import ProcessIdentity
+from frangible.process import ProcessIdentity, host_processes
 
 type Answer = Callable[[dict[str, str]], bytes | None]
 type StartRack = Callable[[Answer], Path]
@@ -95,7 +95,7 @@ def test_a_nodes_state_carries_processes_that_can_be_looked_for(start: StartRack
     driver = RackDriver("nyc-1", start(lambda _: reply(ready=True, processes=[{"pid": me.pid, "start": me.start}])))
     state = driver.state("app-1")
     assert state == NodeState("app-1", powered=True, instance="i-1", ready=True, processes=(me,))
-    assert state.processes[0].is_alive()
+    assert host_processes(state.processes)[0].is_alive()
 
 
 def test_a_socket_path_longer_than_the_kernel_takes_works(racks: list[Rack], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from frangible.cli.group import app
 from frangible.environment import SshSettings
 from frangible.errors import LedgerError, LockHeld, PlatformError
 from frangible.inventory import Environment
-from frangible.locks import FileLockStore, SwappedLockStore
+from frangible.locks import FileLockStore, FolderOfKeys, SwappedLockStore
 from frangible.platforms import open_platform, ssh
 from frangible.platforms.ssh import NEEDED, SshTransport
 from frangible.process import ProcessIdentity, boot_id
@@ -411,7 +411,7 @@ def test_the_doctor_says_what_a_host_lacks_and_tries_nothing_that_stands_on_it(s
 
 def test_a_lock_of_a_namesake_is_not_taken_over_before_its_time(transport: SshTransport, tmp_path: Path) -> None:
     """Two machines of one name cannot see each other's processes; one of this very boot whose process is dead is overtaken."""
-    store = SwappedLockStore(tmp_path / "locks", transport)
+    store = SwappedLockStore(FolderOfKeys(tmp_path / "locks", transport))
     store.acquire("environment:a", "run-1", replace(me(), boot="of another machine", pid=1), 60)
     with pytest.raises(LockHeld, match="run-1"):
         store.acquire("environment:a", "run-2", me(), 60)
@@ -428,7 +428,7 @@ def elsewhere() -> ProcessIdentity:
 
 
 def test_locks_over_ssh_keep_epoch_owner_and_expiry(transport: SshTransport, tmp_path: Path) -> None:
-    store = SwappedLockStore(tmp_path / "locks", transport)
+    store = SwappedLockStore(FolderOfKeys(tmp_path / "locks", transport))
     first = store.acquire("environment:a", "run-1", elsewhere(), 60)
     assert store.acquire("environment:a", "run-1", elsewhere(), 60).epoch == first.epoch == 1
     with pytest.raises(LockHeld, match="run-1"):
@@ -448,7 +448,7 @@ def test_locks_over_ssh_keep_epoch_owner_and_expiry(transport: SshTransport, tmp
 
 
 def test_locks_over_ssh_and_on_the_host_itself_see_each_other(transport: SshTransport, tmp_path: Path) -> None:
-    there, here = SwappedLockStore(tmp_path / "locks", transport), FileLockStore(tmp_path / "locks")
+    there, here = SwappedLockStore(FolderOfKeys(tmp_path / "locks", transport)), FileLockStore(tmp_path / "locks")
     held = there.acquire("shared:nats", "run-1", me(), 60)
     with pytest.raises(LockHeld, match="run-1"):
         here.acquire("shared:nats", "run-2", elsewhere(), 60)
@@ -463,11 +463,11 @@ import sys
 from pathlib import Path
 from frangible.environment import SshSettings
 from frangible.errors import LockHeld
-from frangible.locks import SwappedLockStore
+from frangible.locks import FolderOfKeys, SwappedLockStore
 from frangible.platforms.ssh import SshTransport
 from frangible.process import ProcessIdentity, boot_id
 settings = SshSettings.model_validate_json(sys.argv[1])
-store = SwappedLockStore(Path(sys.argv[2]), SshTransport(settings))
+store = SwappedLockStore(FolderOfKeys(Path(sys.argv[2]), SshTransport(settings)))
 counter, won = Path(sys.argv[3]), 0
 while won < 2:
     try:
@@ -488,7 +488,7 @@ def test_two_processes_never_hold_a_key_at_once(server: Server, tmp_path: Path) 
     both = [subprocess.Popen([sys.executable, "-c", CONTENDER, *arguments, name]) for name in "ab"]
     assert [process.wait(120) for process in both] == [0, 0]
     assert counter.read_text() == "4"
-    last = SwappedLockStore(tmp_path / "locks", SshTransport(server.settings)).acquire("environment:a", "run-c", me(), 60)
+    last = SwappedLockStore(FolderOfKeys(tmp_path / "locks", SshTransport(server.settings))).acquire("environment:a", "run-c", me(), 60)
     assert last.epoch == 5
 
 
@@ -504,7 +504,7 @@ def test_a_swap_does_nothing_when_somebody_was_quicker(transport: SshTransport, 
 
 def test_an_unreachable_host_of_locks_is_an_error_of_the_store(server: Server, tmp_path: Path) -> None:
     server.stop()
-    store = SwappedLockStore(tmp_path / "locks", SshTransport(server.settings, deadline=1))
+    store = SwappedLockStore(FolderOfKeys(tmp_path / "locks", SshTransport(server.settings, deadline=1)))
     with pytest.raises(LedgerError, match="the connection failed"):
         store.acquire("environment:a", "run-1", me(), 60)
     server.start()

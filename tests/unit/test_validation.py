@@ -264,7 +264,7 @@ def test_the_documentation_names_every_key_and_its_examples_are_valid(tmp_path: 
     text = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
     keys = {key for schema in schemas().values() for key in _keys(schema)} - {"environments", "extensions"}
     assert sorted(key for key in keys if f"`{key}`" not in text) == []
-    configuration, inventory, hypothesis, experiment, policy, gameday = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
+    configuration, inventory, kubernetes, hypothesis, experiment, policy, gameday = (part.partition("```")[0] for part in text.split("```yaml\n")[1:])
     assert Configuration.model_validate(yaml.safe_load(configuration)).inventory == "inventory"
     for name, content in (("inventory.yaml", inventory), ("hypothesis.yaml", hypothesis), ("experiment.yaml", experiment), ("policy.yaml", policy)):
         (tmp_path / name).write_text(content)
@@ -275,6 +275,8 @@ def test_the_documentation_names_every_key_and_its_examples_are_valid(tmp_path: 
     estate = load_inventory(tmp_path / "inventory.yaml")
     assert estate.get("ny-equities-algo").labels == {"cluster": "ny-equities-algo"}
     assert messages(tmp_path / "experiment.yaml", known, estate, "ny-equities") == []
+    (tmp_path / "kubernetes.yaml").write_text(kubernetes)
+    assert load_inventory(tmp_path / "kubernetes.yaml").get("ny-options").platform.kubeconfig == tmp_path / "staging.kubeconfig"
 
 
 def _keys(schema: object) -> set[str]:
