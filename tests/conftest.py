@@ -31,10 +31,11 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies under tests/lab needs the lab."""
+    """Whatever lies under tests/lab needs the lab, under tests/api a kube-apiserver."""
     for item in items:
-        if TESTS / "lab" in item.path.parents:
-            item.add_marker(pytest.mark.lab)
+        for place in ("lab", "api"):
+            if TESTS / place in item.path.parents:
+                item.add_marker(place)
 
 
 skipped: list[str] = []

@@ -195,16 +195,21 @@ class Cluster:
         try:
             yield
         except ApiException as error:
+            if not error.status:  # how the library tells of TLS since 36
+                raise self._untrusted(method, error.reason) from error
             raise _of_status(self._who(method), int(error.status or 500), _message(error)) from error
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, SSLError):
-                raise PlatformError(f"{self._who(method)}: its certificate is not trusted: {reason}; is the kubeconfig of this cluster?") from error
+                raise self._untrusted(method, reason) from error
             raise _Passing(f"{self._who(method)}: no answer: {_plainly(reason)}; is the cluster up and reachable from here?") from error
         except ConfigException as error:
             raise PlatformError(f"{self._who(method)}: its credentials cannot be renewed: {_plainly(error)}; look at the kubeconfig's `exec`") from error
         except ValueError as error:
             raise _Passing(f"{self._who(method)}: its answer is no JSON: {error}; is that address an API server?") from error
+
+    def _untrusted(self, method: Method, reason: object) -> PlatformError:
+        return PlatformError(f"{self._who(method)}: its certificate is not trusted: {_plainly(reason)}; is the kubeconfig that of this cluster?")
 
     def _who(self, method: Method) -> str:
         """Say who asked what of whom: `environment e, cluster https://...: list namespaced pod`."""
@@ -217,20 +222,20 @@ class Cluster:
         from kubernetes.client import ApiClient, Configuration
         from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
-        configuration = Configuration()
+        configuration, file = Configuration(), self._file()
         try:
-            file = self._file()
             if file is None:
                 load_incluster_config(client_configuration=configuration)
             else:
                 load_kube_config(config_file=file, context=self._context or None, client_configuration=configuration, persist_config=False)
+            configuration.retries = False  # repeats are ours: the library's would outlast every deadline
+            return ApiClient(configuration)  # type: ignore[no-untyped-call, unused-ignore]
         except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
             raise PlatformError(
-                f"environment {self.environment}: its cluster cannot be reached: {_plainly(error)}; "
+                f"environment {self.environment}: {file or 'the service account of this pod'} names no cluster that can be reached"
+                f"{f' by the context {self._context!r}' if self._context else ''}: {_plainly(error)}; "
                 "name the file and the context with `platform.kubeconfig` and `platform.context` of the inventory"
             ) from error
-        configuration.retries = False  # repeats are ours: the library's would outlast every deadline
-        return ApiClient(configuration)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _file(self) -> str | None:
         """Return the kubeconfig, or a list of them as KUBECONFIG has it; None means the pod's own service account."""

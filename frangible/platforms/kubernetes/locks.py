@@ -95,5 +95,9 @@ def _body(key: str, text: str) -> dict[str, Any]:
 
 
 def _micro(seconds: float) -> str:
-    """Render a MicroTime (RFC 3339 with microseconds)."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """Render a MicroTime (RFC 3339 with microseconds).
+
+    Never a whole second: the library turns it into a time and back, and then without microseconds, which the server refuses.
+    """
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.replace(microsecond=moment.microsecond or 1).isoformat()
