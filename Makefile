@@ -4,7 +4,7 @@ export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean
+.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean cluster cluster-deploy cluster-down test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,22 @@ typecheck: setup ## mypy --strict over the project and its tests
 	@ci/typecheck
 
 unit: setup prometheus openssh ## unit and property tests only
-	@$(VENV)/bin/python -m pytest -q -n 2 -m "not lab"
+	@$(VENV)/bin/python -m pytest -q -n 2 -m "not lab and not cluster"
 
 lab: setup prometheus openssh ## tests that need the embedded lab only
 	@$(VENV)/bin/python -m pytest -q -m lab
+
+cluster: ## a real Kubernetes cluster of four nodes on this machine; docs/cluster.md
+	@ci/cluster/cluster up
+
+cluster-deploy: setup prometheus ## the trading estate in that cluster, with its Prometheus and its inventory
+	@ci/cluster/cluster deploy
+
+cluster-down: ## the cluster away, with everything that it left; what was built is kept
+	@ci/cluster/cluster down
+
+test-cluster: setup prometheus ## cluster up, estate deployed, tests that need them, cluster down (KEEP=1 keeps it)
+	@ci/test-cluster
 
 campaign: setup prometheus ## 200 kills of real runs, looked at in the target
 	@$(VENV)/bin/python -m benchmarks.crash --kills 200

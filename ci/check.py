@@ -52,7 +52,7 @@ TESTS = ("wheel", "lab", "unit")
 STAGES: tuple[tuple[Step, ...], ...] = (
     (
         # The longest first: two run at a time.
-        Step("unit", f'{PYTEST} -n 2 -m "not lab"'),
+        Step("unit", f'{PYTEST} -n 2 -m "not lab and not cluster"'),
         Step("types", "ci/typecheck"),
         Step("format", f"{PYTHON} -m ruff format --check"),
         Step("lint", f"{PYTHON} -m ruff check"),

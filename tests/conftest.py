@@ -31,9 +31,9 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies under tests/lab needs the lab, under tests/api a kube-apiserver."""
+    """Whatever lies under tests/lab needs the lab, under tests/api a kube-apiserver, under tests/cluster a cluster."""
     for item in items:
-        for place in ("lab", "api"):
+        for place in ("lab", "api", "cluster"):
             if TESTS / place in item.path.parents:
                 item.add_marker(place)
 

@@ -51,12 +51,11 @@ def _settings(state: LabState, environment: EnvironmentSpec, node: str, service:
     return Settings(
         environment=environment.name,
         node=node,
-        service=service,
         port=ports[key],
         nats=f"nats://127.0.0.1:{ports[nats]}",
         postgres=f"postgresql://postgres:{state.password}@127.0.0.1:{ports[postgres]}/postgres",
         orders_port=ports[f"{environment.name}/{node}/orders"] if service == "gateway" else 0,
-        gateways=tuple(ports[f"{environment.name}/{gateway.name}/orders"] for gateway in environment.nodes_with("gateway")),
+        gateways=tuple(f"127.0.0.1:{ports[f'{environment.name}/{gateway.name}/orders']}" for gateway in environment.nodes_with("gateway")),
         rate_file=str(folder.rate(environment.name)),
         acknowledged_file=str(folder.acknowledgements(environment.name)),
         idempotent=environment.idempotent,

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from frangible.errors import LabError
+from frangible.lab.files import alert_rules
 from frangible.lab.layout import ESTATE, PARENTS, chosen
 from frangible.lab.parts import find_tools
 from frangible.lab.ports import choose_ports
@@ -18,7 +20,10 @@ from frangible.lab.programs import port_names
 from frangible.lab.services import bus
 from frangible.lab.services.quota import PERIOD, Quota
 from frangible.lab.services.risk import rounds_for
+from frangible.lab.services.settings import NODE_VARIABLE, Settings
 from frangible.lab.state import LabState, Tools
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_estate_has_two_parents_and_five_environments_in_three_cities() -> None:
@@ -147,3 +152,27 @@ def test_a_naive_service_stays_without_its_bus_once_that_was_started_anew(reconn
         return connected
 
     assert asyncio.run(back()) is reconnects
+
+
+@pytest.mark.checkout
+def test_the_cluster_has_the_alerts_of_the_lab() -> None:
+    """deploy/prometheus/alerts.yml is what the lab's Prometheus is given."""
+    assert yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text()) == alert_rules()
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize("file", sorted((ROOT / "deploy" / "estate").glob("*/*.json")), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_the_settings_of_the_cluster_are_those_that_services_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file serves the instances on all nodes; the pod's environment says which node it is."""
+    monkeypatch.setenv(NODE_VARIABLE, "worker-1")
+    settings = Settings.read(str(file))
+    assert (settings.environment, settings.node, settings.listen) == (f"k8s-{file.parent.name}", "worker-1", "0.0.0.0")
+
+
+def test_settings_without_a_node_are_refused_with_the_variable_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that does not know where it runs would be counted nowhere."""
+    monkeypatch.delenv(NODE_VARIABLE, raising=False)
+    file = tmp_path / "service.json"
+    file.write_text('{"environment": "k8s-robust", "port": 8000}')
+    with pytest.raises(SystemExit, match=rf"expected `node` in it, or the node's name in {NODE_VARIABLE}"):
+        Settings.read(str(file))

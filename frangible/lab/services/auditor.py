@@ -111,7 +111,7 @@ async def _watch_stream(client: bus.Client) -> None:
 async def audit(settings: Settings) -> None:
     """Compare for ever."""
     ready = asyncio.Event()
-    await serve_metrics(settings.port, ready.is_set)
+    await serve_metrics(settings, ready.is_set)
     client = await bus.connect(settings.nats, "auditor")
     pool = await database.connect(settings.postgres)
     ready.set()

@@ -60,7 +60,7 @@ async def execution(settings: Settings) -> None:
     def connected() -> bool:
         return client.is_connected and not (isinstance(store, asyncpg.Connection) and store.is_closed())
 
-    await serve_metrics(settings.port, connected)
+    await serve_metrics(settings, connected)
     await asyncio.gather(_execute(client, subscription, store, settings), end_when_lost(connected, settings))
 
 

@@ -68,8 +68,8 @@ async def gateway(settings: Settings) -> None:
     client = await bus.connect(settings.nats, f"gateway@{settings.node}", reconnects=settings.reconnects)
     instance = Gateway(client)
     await instance.start()
-    await serve_metrics(settings.port, lambda: client.is_connected)
-    server = await asyncio.start_server(instance.take, "127.0.0.1", settings.orders_port)
+    await serve_metrics(settings, lambda: client.is_connected)
+    server = await asyncio.start_server(instance.take, settings.listen, settings.orders_port)
     await asyncio.gather(server.serve_forever(), end_when_lost(lambda: client.is_connected, settings))
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import random
+import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,14 @@ SYMBOLS = ("AAPL", "BARC", "DBK", "GS", "HSBA", "JPM", "MSFT", "SAP")
 FORGET_AFTER = 30.0
 """Seconds after which an acknowledgement of a late order is no longer waited for."""
 LOG_LIMIT = 8_000_000
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at which gateways there are."""
+ANSWER_WITHIN = 1.0
+"""Seconds that a name or a gateway has to answer: a machine that is off refuses nothing."""
+SILENCE = 1.0
+"""Seconds for which what was sent may stay unconfirmed by the other machine's kernel."""
+
+type Address = tuple[str, int]
 log = logging.getLogger(__name__)
 
 
@@ -45,44 +54,85 @@ class Pending:
     intended: float
     """On the event loop's clock."""
     decided: bool = False
-    through: int = -1
+    through: Address | None = None
     """The gateway that it went through last."""
 
 
 class Gateways:
-    """The connections to all gateways, each reconnected for ever."""
+    """A connection to each gateway, opened anew for ever; which gateways there are is asked of the names again and again."""
 
-    def __init__(self, ports: tuple[int, ...]) -> None:
-        """Connect in `keep`."""
-        self._ports = ports
-        self._open: dict[int, asyncio.StreamWriter] = {}
+    def __init__(self, names: tuple[str, ...], acknowledge: "asyncio.Queue[bytes]") -> None:
+        """Connect in `keep`; answers go to `acknowledge`."""
+        self._names = names
+        self._acknowledge = acknowledge
+        self._kept: dict[Address, asyncio.Task[None]] = {}
+        self._open: dict[Address, asyncio.StreamWriter] = {}
         self._turn = itertools.count()
         CONNECTED.set_function(lambda: len(self._open))
 
-    async def keep(self, port: int, acknowledge: "asyncio.Queue[bytes]") -> None:
-        """Stay connected to one gateway; pass on its answers."""
+    @property
+    def known(self) -> set[Address]:
+        """Gateways that there are, connected or not."""
+        return set(self._kept)
+
+    async def keep(self) -> None:
+        """Stay connected to every gateway; one that no name stands for any more is left once its connection ends."""
+        kept = self._kept
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                there = await self._addresses()
+                for address in there - kept.keys():
+                    kept[address] = tasks.create_task(self._keep_one(address))
+                for address in kept.keys() - there - self._open.keys():
+                    kept.pop(address).cancel()
+                await asyncio.sleep(LOOK_AGAIN)
+
+    async def _addresses(self) -> set[Address]:
+        loop = asyncio.get_running_loop()
+        found: set[Address] = set()
+        for name in self._names:
+            host, _, port = name.rpartition(":")
+            try:
+                entries = await asyncio.wait_for(loop.getaddrinfo(host, int(port), family=socket.AF_INET, type=socket.SOCK_STREAM), ANSWER_WITHIN)
+            except (OSError, TimeoutError) as error:
+                log.info("%s: no gateway is known by this name: %s", name, error)
+                continue
+            found |= {(str(entry[4][0]), int(entry[4][1])) for entry in entries}
+        return found
+
+    async def _keep_one(self, address: Address) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                self._open[port] = writer
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), ANSWER_WITHIN)
+                _notice_silence(writer)
+                self._open[address] = writer
                 while line := await reader.readline():
-                    acknowledge.put_nowait(line)
-            except OSError:
+                    self._acknowledge.put_nowait(line)
+            except (OSError, TimeoutError):
                 pass  # the gateway is off; it may come back
             finally:
-                closed = self._open.pop(port, None)
+                closed = self._open.pop(address, None)
                 if closed is not None:
                     closed.close()
             await asyncio.sleep(0.2)
 
-    def send(self, line: bytes, avoid: int) -> int:
-        """Send through the next connected gateway, another than `avoid` where there is one; return it, or -1 when there is none."""
-        candidates = [port for port in self._open if port != avoid] or list(self._open)
+    def send(self, line: bytes, avoid: Address | None) -> Address | None:
+        """Send through the next connected gateway, another than `avoid` where there is one; return it, or None when there is none."""
+        candidates = [address for address in self._open if address != avoid] or list(self._open)
         if not candidates:
-            return -1
-        port = candidates[next(self._turn) % len(candidates)]
-        self._open[port].write(line)
-        return port
+            return None
+        address = candidates[next(self._turn) % len(candidates)]
+        self._open[address].write(line)
+        return address
+
+
+def _notice_silence(writer: asyncio.StreamWriter) -> None:
+    """Let the kernel end the connection once the other machine confirms nothing any more: one that has lost its power says no goodbye (tcp(7))."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * SILENCE))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+        connection.setsockopt(socket.IPPROTO_TCP, option, 1)
 
 
 @dataclass
@@ -186,12 +236,11 @@ async def _record(generator: Generator, answers: "asyncio.Queue[bytes]", file: P
 async def generate(settings: Settings) -> None:
     """Offer orders for ever."""
     answers: asyncio.Queue[bytes] = asyncio.Queue()
-    gateways = Gateways(settings.gateways)
+    gateways = Gateways(settings.gateways, answers)
     generator = Generator(settings, gateways)
-    await serve_metrics(settings.port, lambda: True)
+    await serve_metrics(settings, lambda: True)
     async with asyncio.TaskGroup() as tasks:
-        for port in settings.gateways:
-            tasks.create_task(gateways.keep(port, answers))
+        tasks.create_task(gateways.keep())
         tasks.create_task(_follow_rate(generator, Path(settings.rate_file)))
         tasks.create_task(_record(generator, answers, Path(settings.acknowledged_file)))
         tasks.create_task(generator.offer_for_ever())

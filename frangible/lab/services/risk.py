@@ -70,7 +70,7 @@ async def risk(settings: Settings) -> None:
             return  # the bus went away with the order; its sender sends it again
 
     await client.subscribe(bus.NEW, queue="risk", cb=check)
-    await serve_metrics(settings.port, lambda: client.is_connected)
+    await serve_metrics(settings, lambda: client.is_connected)
     await asyncio.gather(end_when_lost(lambda: client.is_connected, settings), asyncio.Event().wait())
 
 

@@ -1,6 +1,8 @@
 """What every service shares: start, metrics and health over HTTP from its own event loop, end."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -18,7 +20,7 @@ def _response(status: str, body: bytes) -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
 
 
-async def serve_metrics(port: int, healthy: Callable[[], bool]) -> asyncio.Server:
+async def serve_metrics(settings: Settings, healthy: Callable[[], bool]) -> asyncio.Server:
     """Serve `/metrics` and `/healthz`. The loop renders a scrape in one go, so all its numbers are of one moment."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +38,7 @@ async def serve_metrics(port: int, healthy: Callable[[], bool]) -> asyncio.Serve
         finally:
             writer.close()
 
-    return await asyncio.start_server(answer, "127.0.0.1", port)
+    return await asyncio.start_server(answer, settings.listen, settings.port)
 
 
 async def end_when_lost(connected: Callable[[], bool], settings: Settings) -> None:
@@ -56,6 +58,8 @@ async def end_when_lost(connected: Callable[[], bool], settings: Settings) -> No
 def run(service: Callable[[Settings], Awaitable[None]]) -> None:
     """Run a service with the settings file that the command line names, until killed."""
     settings = Settings.read(sys.argv[1])
+    # The first process of a container is ended by no signal that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     for collector in (GC_COLLECTOR, PLATFORM_COLLECTOR):  # a scrape a second of each service: what nobody reads costs CPU
         REGISTRY.unregister(collector)
     Gauge("service_info", "Which software this is.", ["version"]).labels(version("frangible")).set(1)

@@ -1,11 +1,14 @@
-"""What one service of the lab is told when it starts: one JSON file."""
+"""What one service of the estate is told when it starts: one JSON file, and the environment where one file serves several of them."""
 
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["BOUND", "Settings"]
+__all__ = ["BOUND", "NODE_VARIABLE", "Settings"]
+
+NODE_VARIABLE = "FRANGIBLE_NODE"
+"""Environment variable that names the node where the file does not: one file then serves the instances on all nodes."""
 
 BOUND = 1.0
 """Seconds from the intended send time within which an order must be acknowledged."""
@@ -17,15 +20,16 @@ class Settings:
 
     environment: str
     node: str
-    service: str
     port: int
     """Metrics and health."""
+    listen: str = "127.0.0.1"
+    """Address that everything listens on."""
     nats: str = ""
     postgres: str = ""
     orders_port: int = 0
     """Where a gateway takes orders."""
-    gateways: tuple[int, ...] = ()
-    """Where the generator sends orders."""
+    gateways: tuple[str, ...] = ()
+    """Where the generator sends orders, each `host:port`; a name that has several addresses means a gateway at each."""
     rate_file: str = ""
     acknowledged_file: str = ""
     bound: float = BOUND
@@ -56,5 +60,8 @@ class Settings:
     def read(cls, file: str) -> "Settings":
         """Inverse of `write`."""
         data = json.loads(Path(file).read_text())
-        data["gateways"] = tuple(data["gateways"])
+        data.setdefault("node", os.environ.get(NODE_VARIABLE))
+        if data["node"] is None:
+            raise SystemExit(f"{file}: expected `node` in it, or the node's name in {NODE_VARIABLE}; found neither")
+        data["gateways"] = tuple(data.get("gateways", ()))
         return cls(**data)

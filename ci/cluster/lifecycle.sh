@@ -1,0 +1,80 @@
+# Sourced by `cluster`: the cluster comes and goes.
+
+# The nodes' containers that exist, running or not.
+nodes() { "$bin/runtime" ps -a --filter "label=io.x-k8s.kind.cluster=$NAME" --format '{{.Names}}' 2>/dev/null || true; }
+
+build() {
+  prepare_machine
+  build_tools
+  [ "$way" = pull ] || build_node_image
+}
+
+up() {
+  local began=$SECONDS image=$PUBLISHED_IMAGE
+  build
+  if complete; then
+    say "the cluster runs already: KUBECONFIG=$KUBECONFIG"
+    return
+  fi
+  [ -z "$(nodes)" ] || timed "removing a cluster that does not answer" kind delete cluster --name $NAME
+  if [ "$way" = build ]; then
+    image=$NODE_IMAGE
+    make_network
+  fi
+  timed "creating the cluster" create "$image"
+  timed "settling names" settle_names
+  say "the cluster is up after $((SECONDS - began)) s: eval \"\$(ci/cluster/cluster env)\""
+}
+
+complete() {
+  [ "$(nodes | wc -l)" = "$(grep -c -e '- role:' "$root/ci/kind.yaml")" ] && kubectl --request-timeout 5s wait --for=condition=Ready nodes --all --timeout=30s >/dev/null 2>&1
+}
+
+create() { # IMAGE
+  kind create cluster --config "$root/ci/kind.yaml" --image "$1" --wait 180s >"$cache/create.log" 2>&1 ||
+    { tail -n 15 "$cache/create.log" >&2; fail "kind could not create the cluster" "The whole of what it said is in $cache/create.log."; }
+  [ -x "$bin/kubectl" ] || fetch_kubectl
+  kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
+}
+
+# A published node has the kubectl that fits it.
+fetch_kubectl() { "$bin/runtime" cp "$CONTROL_PLANE:/usr/bin/kubectl" "$bin/kubectl" >/dev/null; }
+
+# Names are resolved on the node that no experiment takes away. A name that is not the cluster's does not exist, and nobody outside is asked:
+# kubeadm's configuration would ask the machine's own name server, so what pods do would depend on where the cluster runs.
+settle_names() {
+  kubectl -n kube-system get configmap coredns -o jsonpath='{.data.Corefile}' |
+    awk '/^\.:53 /{print "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {"; next}
+         /^ *forward /{skip=1} /^ *loop$/{next} !skip{print} skip && /}/{skip=0}
+         END{print ".:53 {\n    template ANY ANY {\n       rcode NXDOMAIN\n    }\n}"}' >"$TMPDIR/Corefile"
+  kubectl -n kube-system create configmap coredns --from-file=Corefile="$TMPDIR/Corefile" --dry-run=client -o yaml | kubectl replace -f - >/dev/null
+  kubectl -n kube-system patch deployment coredns --type merge -p '{"spec": {"replicas": 1, "strategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+    "template": {"metadata": {"annotations": {"frangible.io/corefile": "cluster-only"}}, "spec": {"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}}}}}' >/dev/null
+  kubectl -n kube-system rollout status deployment coredns --timeout=120s >/dev/null
+}
+
+down() {
+  [ -e "$cache/way" ] || { say "there is no cluster in $cache"; return; }
+  choose_way
+  use_runtime
+  [ -x "$bin/runtime" ] || return 0
+  if [ -n "$(nodes)" ]; then
+    timed "removing the cluster" kind delete cluster --name $NAME 2>"$cache/delete.log" ||
+      { cat "$cache/delete.log" >&2; fail "kind could not delete the cluster"; }
+  fi
+  rm -f "$cache/kubeconfig" "$cache/inventory.yaml"
+  [ "$way" = pull ] || leave_nothing
+}
+
+# What podman keeps when its last container is gone: the network with its name server, volumes, and the mount of its store.
+leave_nothing() {
+  podman network rm -f $NAME >/dev/null 2>&1 || true
+  podman volume prune -f >/dev/null 2>&1 || true
+  awk -v below="$cache/podman/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -r | xargs -r umount 2>/dev/null || true
+}
+
+status() {
+  print_environment >/dev/null
+  "$bin/runtime" ps -a --filter "label=io.x-k8s.kind.cluster=$NAME" --format '{{.Names}}  {{.Status}}'
+  [ ! -e "$KUBECONFIG" ] || kubectl --request-timeout 5s get nodes,pods -A -o wide
+}

@@ -1,0 +1,3 @@
+module frangible.invalid/cluster/cniagent
+
+go 1.24

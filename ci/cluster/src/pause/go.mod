@@ -1,0 +1,3 @@
+module frangible.invalid/cluster/pause
+
+go 1.24
