@@ -1,12 +1,15 @@
 """The crash campaign: kill the processes of real runs on the embedded lab, then look in the target for what is left over.
 
-    python -m benchmarks.crash --kills 200                                  # of runs of the faults that may go on side by side, in turn
+    python -m benchmarks.crash --kills 200                                  # of runs of each single fault, in turn
+    python -m benchmarks.crash --kills 60 --forked                          # of runs that are started two at a time, through the fork server
     python -m benchmarks.crash --kills 40 --fault process-pause             # of runs of this one
     python -m benchmarks.crash --kills 40 --fault surge-while-node-lost     # of two faults in force together; on one environment
 
 Each kill starts a real run, waits for a step of the lease or for a random moment, sends SIGKILL to some of the run's processes, lets the
-survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders and the process
-table, never the ledger, whether anything of the fault is still there. The ledger and the journal are checked too, after the target.
+survivors do their work, runs `frangible recover` where the supervisor was lost, and then asks the rack, the nodes' folders, the generator and
+the process table, never the ledger, whether anything of the fault is still there. The ledger and the journal are checked too, after the target.
+
+With `--forked` one command starts a run on each of two environments, and each of them has a kill of its own; the fork server is a victim too.
 """
 
 import argparse
@@ -42,6 +45,8 @@ from frangible.targets import Choice, candidates
 PAUSING = Path(__file__).parent / "pausing"
 ENVIRONMENTS = ("lab-london", "lab-newyork")
 """Side by side; more would only make each other slow."""
+OF_THE_RUN = frozenset({"supervisor", "runner"})
+"""Roles of the processes that a run has for itself."""
 LIMIT = 90.0
 """Seconds that any one wait of a kill may take."""
 
@@ -76,8 +81,10 @@ FAULTS = {
     "volume-surge": Injected("volume_surge", "surge_volume", "{factor: 1.25, hold: HOLD}", {"set_load": 2}, alone=True),
     "surge-while-node-lost": Injected("together", "hold_together", LOST_AND_BUSY, {"power_off": 1, "set_load": 2, "power_on": 1}, 2, alone=True),
 }
-SIDE_BY_SIDE = tuple(name for name, fault in FAULTS.items() if not fault.alone)
+MIX = tuple(name for name, fault in FAULTS.items() if fault.leases == 1)
 """What the campaign is made of where nothing else is asked for."""
+FORKED = "frangible run, forked"
+"""The path of runs that are started two at a time."""
 
 
 def steps(fault: str) -> list[str]:
@@ -100,6 +107,7 @@ VICTIMS = (
     ("supervisor", "starter"),
     ("runner", "supervisor", "starter"),
 )
+WITH_SERVER = (*VICTIMS, ("server",), ("server", "supervisor"), ("server", "runner"), ("server", "starter"), ("server", "runner", "supervisor", "starter"))
 
 
 @dataclass(frozen=True)
@@ -141,18 +149,19 @@ class Outcome:
         return f"#{self.kill.number} {self.kill} ({self.run}): {self.verdict}, {self.seconds:.0f} s: {left}"
 
 
-def kills(count: int, seed: int, faults: Sequence[str] = SIDE_BY_SIDE) -> Iterator[Kill]:
+def kills(count: int, seed: int, faults: Sequence[str] = MIX, *, forked: bool = False) -> Iterator[Kill]:
     """Every step with every kind of victim in turn, mixed with random moments; two kills of one fault, then two of the next."""
     chance = random.Random(seed)
     planned = {}
+    may_die = WITH_SERVER if forked else VICTIMS
     for fault in faults:
-        pairs = [(step, victims) for step in steps(fault) for victims in VICTIMS]
+        pairs = [(step, victims) for step in steps(fault) for victims in may_die]
         chance.shuffle(pairs)
         planned[fault] = itertools.cycle(pairs)
     for number in range(count):
         fault = faults[number // 2 % len(faults)]
-        step, victims = next(planned[fault]) if number % 2 == 0 else ("", chance.choice(VICTIMS))
-        path = "frangible run" if chance.random() < 0.6 else "chaos run"
+        step, victims = next(planned[fault]) if number % 2 == 0 else ("", chance.choice(may_die))
+        path = FORKED if forked else "frangible run" if chance.random() < 0.6 else "chaos run"
         yield Kill(number, fault, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
 
 
@@ -227,26 +236,57 @@ class Campaign:
 
     def execute(self, kill: Kill, environment: str) -> Outcome:
         """Do one kill and report what is left over."""
-        outcome = Outcome(kill)
-        began = time.monotonic()
         starter = self._start(kill, environment)
         try:
-            folder = self._folder(starter, environment)
-            if folder is None:
-                outcome.leftovers.append("the run never began")
-                return outcome
-            outcome.run = folder.name
-            self._reach(kill, folder, starter)
-            killed_at = time.monotonic()
-            self._kill(kill, folder, starter)
-            outcome.clean_after = self._until_clean(environment, killed_at, kill, folder, starter)
-            outcome.verdict = self._outcome_of(folder.name)
-            outcome.leftovers.extend(self._leftovers(environment, folder))
+            return self._execute(kill, environment, starter)
         finally:
             starter.kill()
             starter.wait()
-            outcome.seconds = time.monotonic() - began
+
+    def execute_together(self, pair: Sequence[Kill]) -> list[Outcome]:
+        """Start a run on each environment with one command, do one kill to each, and report what is left over."""
+        starter = self._start_together(pair)
+        server: list[psutil.Process] = []
+        try:
+            with ThreadPoolExecutor(len(pair)) as pool:
+                server.extend(_fork_server(starter))
+                outcomes = list(pool.map(lambda kill, environment: self._execute(kill, environment, starter), pair, ENVIRONMENTS))
+        finally:
+            starter.kill()
+            starter.wait()
+        if any(_status(one) != psutil.STATUS_ZOMBIE for one in psutil.wait_procs(server, timeout=10)[1]):
+            outcomes[0].leftovers.append("the fork server is alive")
+        return outcomes
+
+    def _execute(self, kill: Kill, environment: str, starter: "subprocess.Popen[bytes]") -> Outcome:
+        outcome = Outcome(kill)
+        began = time.monotonic()
+        folder = self._folder(starter, environment)
+        if folder is None:
+            if kill.path == FORKED and starter.poll() is not None:
+                outcome.verdict = "not begun"  # the other kill of the pair ended the command
+            else:
+                outcome.leftovers.append("the run never began")
+            return outcome
+        outcome.run = folder.name
+        self._reach(kill, folder, starter)
+        killed_at = time.monotonic()
+        self._kill(kill, folder, starter)
+        outcome.clean_after = self._until_clean(environment, killed_at, kill, folder, starter)
+        outcome.verdict = self._outcome_of(folder.name)
+        outcome.leftovers.extend(self._leftovers(environment, folder))
+        outcome.seconds = time.monotonic() - began
         return outcome
+
+    def _start_together(self, pair: Sequence[Kill]) -> "subprocess.Popen[bytes]":
+        """Start the runs of a pair, which have one fault; at most one of its kills is at a step."""
+        words = [sys.executable, "-m", "frangible.cli", "run", str(self.experiments[pair[0].fault]), "--quiet", "--at-most", str(len(pair))]
+        words += [word for environment, _ in zip(ENVIRONMENTS, pair, strict=False) for word in ("--environment", environment)]
+        variables: dict[str, str] = {}
+        for kill, environment in zip(pair, ENVIRONMENTS, strict=False):
+            if kill.step:
+                variables |= {"FRANGIBLE_PAUSE_AT": kill.step, "FRANGIBLE_PAUSE_ON": environment, "PYTHONPATH": str(PAUSING)}
+        return self._command(words, variables, pair[0])
 
     def _start(self, kill: Kill, environment: str) -> "subprocess.Popen[bytes]":
         experiment = self.experiments[kill.fault]
@@ -256,17 +296,20 @@ class Campaign:
         }[kill.path]
         if kill.path == "chaos run":
             command[1:3] = [str(Path(sys.executable).with_name("chaos"))]
-        variables = {"FRANGIBLE_ENVIRONMENT": environment, "FRANGIBLE_HOME": str(self.home.path)}
+        variables = {"FRANGIBLE_ENVIRONMENT": environment}
         if kill.step:
             variables |= {"FRANGIBLE_PAUSE_AT": kill.step, "PYTHONPATH": str(PAUSING)}
+        return self._command(command, variables, kill)
+
+    def _command(self, words: list[str], variables: dict[str, str], kill: Kill) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            command,
-            env={**os.environ, **variables},
+            words,
+            env={**os.environ, **variables, "FRANGIBLE_HOME": str(self.home.path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            cwd=experiment.parent,
+            cwd=self.experiments[kill.fault].parent,
         )
 
     def _folder(self, starter: "subprocess.Popen[bytes]", environment: str) -> Path | None:
@@ -292,6 +335,8 @@ class Campaign:
         end = time.monotonic() + kill.after
         for _ in _patience():
             processes = self._processes(folder, starter)
+            if kill.path == FORKED and processes.keys().isdisjoint(OF_THE_RUN):
+                return
             if kill.step and any(_status(process) == psutil.STATUS_STOPPED for process in processes.values()):
                 return
             if not kill.step and time.monotonic() >= end:
@@ -310,7 +355,10 @@ class Campaign:
         if starter is not None and starter.poll() is None:
             with contextlib.suppress(psutil.Error):
                 found["starter"] = psutil.Process(starter.pid)
-                found.setdefault("runner", found["starter"])
+                for server in _fork_server(starter):
+                    found["server"] = server
+                if "frangible.cli" not in found["starter"].cmdline():  # `chaos run` is the chaoslib process itself
+                    found.setdefault("runner", found["starter"])
         return {role: process for role, process in found.items() if _status(process) != psutil.STATUS_ZOMBIE}
 
     def _kill(self, kill: Kill, folder: Path, starter: "subprocess.Popen[bytes]") -> None:
@@ -330,8 +378,9 @@ class Campaign:
         watcher = threading.Thread(target=self._watch_target, args=(environment, clean_at), daemon=True)
         lost = bool(self._broken(environment))
         watcher.start()
+        awaited = OF_THE_RUN if kill.path == FORKED else {*OF_THE_RUN, "starter"}
         for _ in _patience():
-            if not self._processes(folder, starter):
+            if self._processes(folder, starter).keys().isdisjoint(awaited):
                 break
         for one in [self._recover(environment, folder.name) for _ in range(kill.recoveries if "supervisor" in kill.victims else 0)]:
             one.wait(LIMIT)
@@ -383,6 +432,7 @@ class Campaign:
         environment = self._environment(name)
         platform = open_platform(environment)
         found = self._broken(name)
+        found += [f"burner process {pid} of the run is alive" for pid in _burners(folder.name)]
         found += [f"lease copy {lease} is still there" for lease in platform.lease_copies() if lease.startswith(folder.name)]
         found += [f"process {process.pid} of the run is alive" for process in self._processes(folder, None).values()]
         found += [f"lock {holder.key} is held" for holder in platform.locks().holders() if holder.run_id == folder.name and holder.owner.is_alive()]
@@ -391,6 +441,24 @@ class Campaign:
         if self._outcome_of(folder.name) == "started":
             found.append("the journal's row is still open")
         return found
+
+
+def _fork_server(starter: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """Return the fork server that a command has started; no other process can be it."""
+    with contextlib.suppress(psutil.Error):
+        return [child for child in psutil.Process(starter.pid).children() if "frangible.warm" in child.cmdline()]
+    return []
+
+
+def _burners(run: str) -> list[int]:
+    """Return the processes that burn CPU for a lease of this run, by the process table."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if "frangible.burner" in words and any(run in word for word in words) and _status(process) != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def _status(process: psutil.Process) -> str:
@@ -433,6 +501,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--fault", action="append", choices=FAULTS, help="only runs of this; may be given several times")
+    parser.add_argument("--forked", action="store_true", help="start the runs two at a time, through the fork server")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same kills")
     parser.add_argument("--home", type=Path, default=None, help="home with a lab that is up; else one is brought up")
     parser.add_argument("--verbose", action="store_true", help="print a line for each kill")
@@ -440,29 +509,35 @@ def main() -> int:
     options = parser.parse_args()
     with lab(options.home) as home, tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
         os.environ.pop("FRANGIBLE_JOURNAL", None)
-        planned = list(kills(options.kills, options.seed, tuple(options.fault or SIDE_BY_SIDE)))
+        planned = list(kills(options.kills, options.seed, tuple(options.fault or MIX), forked=options.forked))
         outcomes = run_campaign(Campaign(home, Path(folder)), planned, verbose=options.verbose)
     report(outcomes, as_json=options.json)
     return 1 if any(outcome.leftovers for outcome in outcomes) else 0
 
 
 def run_campaign(campaign: Campaign, planned: list[Kill], *, verbose: bool) -> list[Outcome]:
-    """Deal the kills to the environments, one at a time in each; to one environment where runs must not go on side by side."""
-    environments = list(ENVIRONMENTS[:1] if any(FAULTS[kill.fault].alone for kill in planned) else ENVIRONMENTS)
-    shares = [planned[index :: len(environments)] for index in range(len(environments))]
-    with Progress(disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(environments)) as pool:
+    """Do them in lanes, one after the other in each: two environments side by side, one for runs that need the machine alone, or pairs."""
+    with Progress(disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(ENVIRONMENTS)) as pool:
         task = progress.add_task("kills", total=len(planned))
 
-        def work(environment: str, share: list[Kill]) -> list[Outcome]:
-            done = []
-            for kill in share:
-                done.append(campaign.execute(kill, environment))
+        def tell(outcomes: list[Outcome], where: str) -> list[Outcome]:
+            for outcome in outcomes:
                 progress.advance(task)
-                if done[-1].leftovers or verbose:
-                    print(f"{environment}: {done[-1]}", file=sys.stderr)
-            return done
+                if outcome.leftovers or verbose:
+                    print(f"{where}: {outcome}", file=sys.stderr)
+            return outcomes
 
-        return list(itertools.chain.from_iterable(pool.map(work, environments, shares)))
+        def lane(environment: str, share: list[Kill]) -> list[Outcome]:
+            return [outcome for kill in share for outcome in tell([campaign.execute(kill, environment)], environment)]
+
+        forked = [kill for kill in planned if kill.path == FORKED]
+        pairs = [forked[at : at + 2] for at in range(0, len(forked), 2)]
+        done = [outcome for pair in pairs for outcome in tell(campaign.execute_together(pair), " and ".join(ENVIRONMENTS))]
+        for alone, environments in ((False, ENVIRONMENTS), (True, ENVIRONMENTS[:1])):
+            chosen = [kill for kill in planned if kill.path != FORKED and FAULTS[kill.fault].alone is alone]
+            shares = [chosen[at :: len(environments)] for at in range(len(environments))]
+            done += itertools.chain.from_iterable(pool.map(lane, environments, shares))
+        return done
 
 
 def report(outcomes: list[Outcome], *, as_json: bool) -> None:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, Table, create_engine, event, inspect, make_url, text
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from frangible.errors import FrangibleError
@@ -27,6 +29,8 @@ BUSY_SECONDS = 5
 """How long a writer waits for another process before it gives up."""
 _MIGRATING = threading.Lock()
 """Alembic keeps the migration in progress in module globals: one at a time in a process."""
+_COMPILED: dict[Any, Any] = {}
+"""SQL by statement, for every SQLite database of this process: to compile one takes longer than to execute it. The statements are those of our code."""
 POSTGRESQL_OPTIONS = f"-c lock_timeout={BUSY_SECONDS}s -c timezone=UTC"
 
 
@@ -53,6 +57,23 @@ class Schema:
         return f"{self.what}_schema"
 
 
+class Sqlite(SQLiteDialect_pysqlite):
+    """SQLAlchemy's own dialect; those of two databases are equal, so that what was compiled for one is found for the other."""
+
+    supports_statement_cache = True
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one compiles to the same."""
+        return type(other) is type(self)
+
+    def __hash__(self) -> int:
+        """Return the same for each."""
+        return hash(type(self))
+
+
+registry.register("sqlite.frangible", __name__, Sqlite.__name__)
+
+
 class Database:
     """One open database; safe to use from several threads, and beside other processes."""
 
@@ -71,6 +92,15 @@ class Database:
             database.close()
             raise
         return database
+
+    @classmethod
+    def in_memory(cls, schema: Schema, tables: MetaData) -> "Database":
+        """Return an empty one that lasts as long as it is open: to have statements compiled before they are needed."""
+        engine = create_engine("sqlite+frangible://", execution_options={"compiled_cache": _COMPILED})
+        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "connect", _configure_sqlite)
+        tables.create_all(engine)
+        return cls(engine, schema)
 
     @property
     def location(self) -> str:
@@ -193,7 +223,8 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         arguments = {"connect_timeout": BUSY_SECONDS, "application_name": "frangible", "options": POSTGRESQL_OPTIONS, "tcp_user_timeout": 10_000}
         return create_engine(url, connect_args=arguments, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    sqlite = url.set(drivername="sqlite+frangible")
+    engine = create_engine(sqlite, connect_args={"timeout": BUSY_SECONDS}, execution_options={"compiled_cache": _COMPILED})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -110,14 +111,19 @@ def prepare_all(
     hypotheses: "Mapping[Path, Mapping[str, Hypothesis]] | None" = None,
 ) -> "tuple[Plan, ...]":
     """Plan every run; raise `ExperimentError` with the problems of all of them before anything was started, and leave no plan behind then."""
+    from frangible.validation import check
+
     known = hypotheses or {path: launch.hypotheses_for(path) for path in {one.experiment for one in wanted}}
+    checked = cache(lambda path: check(path, known[path]))
     plans: list[Plan] = []
     problems: list[Problem] = []
     with contextlib.ExitStack() as otherwise:
         otherwise.callback(forget, plans)
         for one in wanted:
             try:
-                plans.append(launch.prepare(one.experiment, one.environment, inventory, home, note=note, ticket=ticket, hypotheses=known[one.experiment]))
+                file = one.experiment
+                plan = launch.prepare(file, one.environment, inventory, home, note=note, ticket=ticket, hypotheses=known[file], checked=checked(file))
+                plans.append(plan)
             except InputError as error:
                 problems.extend(error.problems)
         if problems:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from frangible.hypothesis import Hypothesis
     from frangible.inventory import Environment, Inventory
     from frangible.progress import Event
+    from frangible.validation import Checked
 
 __all__ = ["Known", "RunHandle", "exclusive_parts", "hidden_hypotheses", "hypotheses_for", "own_hypotheses", "prepare", "start", "start_beside", "start_forked"]
 
@@ -94,21 +95,21 @@ def prepare(
     ticket: str = "",
     hypotheses: "Mapping[str, Hypothesis] | None" = None,
     beforehand: "Beforehand | None" = None,
+    checked: "Checked | None" = None,
 ) -> Plan:
     """Validate everything and write the run's plan; raise `InputError` with all problems, before anything was done.
 
-    With processes that were started beforehand the run is theirs, and the toolkit is asked in theirs.
+    With processes that were started beforehand the run is theirs, and the toolkit is asked in theirs. An experiment of many runs is checked once.
     """
     from frangible import toolkit
-    from frangible.experiment import load_experiment_file
-    from frangible.validation import surveyed, validate
+    from frangible.validation import check, problems_there, surveyed
 
     known = Known(experiment) if hypotheses is None else hypotheses
+    found = checked or check(experiment, known, toolkit.complaints if beforehand is None else beforehand.complaints)
     # Where the cluster cannot be asked the guards will refuse; whatever is wrong with the files is said all the same.
-    problems = validate(experiment, surveyed(environment)[0], inventory, known, toolkit.complaints if beforehand is None else beforehand.complaints)
-    if problems:
+    if problems := problems_there(found, surveyed(environment)[0], inventory, known):
         raise ExperimentError(problems)
-    file = load_experiment_file(experiment)
+    file = found.file
     plan = _plan(file, environment, inventory, home, known, note, ticket, free_run_id(home.runs) if beforehand is None else beforehand.run_id)
     try:
         plan.save()

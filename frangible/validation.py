@@ -1,6 +1,7 @@
 """Is this experiment fit to run, here? All problems of the file and of its combination with an environment, at once."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from frangible import toolkit
@@ -13,12 +14,29 @@ from frangible.schemas import schema
 from frangible.targets import Choice, candidates, service_nodes
 from frangible.yamlfile import Document, nearest
 
-__all__ = ["primitives_of", "schema", "surveyed", "validate"]
+__all__ = ["Checked", "check", "primitives_of", "problems_there", "schema", "surveyed", "validate"]
 
 DECLARED_BY = {"pause": "services"}
 """The key of `platform` that gives a primitive, where it is not the primitive's name."""
 ASSUMED_SCRAPE_INTERVAL = 1.0
 """Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An experiment's file, and what is wrong with it wherever it runs."""
+
+    file: ExperimentFile
+    document: Document
+    problems: tuple[Problem, ...]
+
+
+def check(experiment: Path, hypotheses: Mapping[str, Hypothesis], complaints: Callable[[object], tuple[str, ...]] = toolkit.complaints) -> Checked:
+    """Read an experiment and check all of it that does not depend on an environment; raise `ExperimentError` when it cannot be read at all."""
+    document = read_experiment(experiment)
+    file, found = parse_experiment(experiment, document)
+    problems = (*found, *file_problems(file, document, hypotheses), *(document.problem((), told) for told in complaints(document.data)))
+    return Checked(file, document, problems)
 
 
 def validate(
@@ -35,13 +53,17 @@ def validate(
     `complaints` asks the toolkit.
     """
     try:
-        document = read_experiment(experiment)
+        checked = check(experiment, hypotheses, complaints)
     except ExperimentError as error:
         return error.problems
-    file, found = parse_experiment(experiment, document)
-    problems = [*found, *file_problems(file, document, hypotheses), *(document.problem((), told) for told in complaints(document.data))]
+    return problems_there(checked, environment, inventory, hypotheses)
+
+
+def problems_there(checked: Checked, environment: Environment | None, inventory: Inventory | None, hypotheses: Mapping[str, Hypothesis]) -> tuple[Problem, ...]:
+    """Return the problems of an experiment that was checked, with those of running it in an environment, sorted by line."""
+    problems = list(checked.problems)
     if environment is not None:
-        problems.extend(_environment_problems(file, document, environment, hypotheses))
+        problems.extend(_environment_problems(checked.file, checked.document, environment, hypotheses))
         if inventory is not None:
             problems.extend(_mixed_up(environment, inventory))
     return tuple(sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0)))

@@ -6,6 +6,7 @@ chaoslib process itself, so that who is whose parent, and who holds which end of
 """
 
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -27,17 +28,29 @@ from frangible.plan import Plan
 __all__ = ["main"]
 
 STANDARD = (0, 1, 2)
-ITSELF = ("frangible.runner", "frangible.supervisor.child")
+ITSELF = ("frangible.rehearsal", "frangible.runner", "frangible.supervisor.child")
 
 
 def main() -> int:
     """Serve until whoever started this is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    ahead.imported((*ahead.SUPERVISOR, *ahead.RUNNER, *ITSELF))  # what cannot be imported will be missed, and said, by the process that needs it
-    platform.platform()  # the toolkit will ask for it, and it starts a process
+    # What fails here fails again, and is said, in the process that needs it.
+    if ahead.imported((*ahead.SUPERVISOR, *ahead.RUNNER, *ITSELF)) is None:
+        with contextlib.suppress(Exception):
+            _prepare()
+    gc.collect()
+    gc.freeze()
     Server(control).serve()
     return 0
+
+
+def _prepare() -> None:
+    """Do once what every run would do again."""
+    from frangible.rehearsal import rehearse
+
+    rehearse()
+    platform.platform()  # the toolkit will ask for it, and it starts a process
 
 
 class Server:

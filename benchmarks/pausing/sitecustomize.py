@@ -3,6 +3,7 @@
 Python imports this module at start-up when its folder is on PYTHONPATH. `FRANGIBLE_PAUSE_AT` is `PROCESS:CLASS.METHOD:before|after`,
 such as `runner:Ledger.begin_injecting:after`; PROCESS is `runner` (the chaoslib process, on both paths), `supervisor` or `recover`.
 A number after it, as in `runner:Ledger.begin_injecting:after:2`, means that call instead of the first. Nothing in frangible knows of it.
+`FRANGIBLE_PAUSE_ON` is an environment's name: where several runs are started together, only the processes of its run stop.
 """
 
 import functools
@@ -14,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 
 CLASSES = {
@@ -25,8 +27,8 @@ CLASSES = {
 
 
 def _process() -> str:
-    """Which of frangible's processes this is, from its command line."""
-    words = " ".join(sys.orig_argv)
+    """Which of frangible's processes this is, from its command line as `ps` shows it: one that was forked has another than its interpreter."""
+    words = _words()
     if "frangible.supervisor" in words:
         return "supervisor"
     if "frangible.runner" in words or "chaos run" in words or "chaos --" in words:
@@ -34,11 +36,31 @@ def _process() -> str:
     return "recover" if " recover" in words else "other"
 
 
+def _words() -> str:
+    return Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def _is_meant(process: str) -> bool:
+    """Whether this is the process that stops, and of the right run."""
+    if process != _process():
+        return False
+    name = os.environ.get("FRANGIBLE_PAUSE_ON")
+    if not name:
+        return True
+    plan = Path(_folder()) / "plan.json"
+    return f'\\"name\\":\\"{name}\\"' in plan.read_text().replace(": ", ":")
+
+
+def _folder() -> str:
+    """The run's folder is an argument of its processes."""
+    return next(word for word in _words().split() if "/runs/" in word)
+
+
 class _Pausing(importlib.abc.MetaPathFinder):
     """Wraps one method of one class when its module is imported."""
 
-    def __init__(self, module: str, owner: str, method: str, moment: str, call: int) -> None:
-        self.module, self.owner, self.method, self.moment, self.call = module, owner, method, moment, call
+    def __init__(self, process: str, module: str, owner: str, method: str, moment: str, call: int) -> None:
+        self.process, self.module, self.owner, self.method, self.moment, self.call = process, module, owner, method, moment, call
 
     def find_spec(self, name: str, _path: object, _target: ModuleType | None = None) -> ModuleSpec | None:
         """Let the other finders find the module, then wrap it once it has been executed."""
@@ -53,18 +75,18 @@ class _Pausing(importlib.abc.MetaPathFinder):
         def execute_and_wrap(module: ModuleType) -> None:
             execute(module)
             owner = getattr(module, self.owner)
-            setattr(owner, self.method, _paused(getattr(owner, self.method), self.moment, self.call))
+            setattr(owner, self.method, _paused(getattr(owner, self.method), self.process, self.moment, self.call))
 
         spec.loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
         return spec
 
 
-def _paused[**P, R](method: Callable[P, R], moment: str, call: int) -> Callable[P, R]:
+def _paused[**P, R](method: Callable[P, R], process: str, moment: str, call: int) -> Callable[P, R]:
     calls = itertools.count(1)
 
     @functools.wraps(method)
     def pausing(*args: P.args, **kwargs: P.kwargs) -> R:
-        now = next(calls) == call
+        now = _is_meant(process) and next(calls) == call  # the fork server rehearses, and is not meant
         if now and moment == "before":
             os.kill(os.getpid(), signal.SIGSTOP)
         result = method(*args, **kwargs)
@@ -81,8 +103,8 @@ def _install() -> None:
         return
     process, place, moment, *call = wanted.split(":")
     owner, method = place.split(".")
-    if process == _process():
-        sys.meta_path.insert(0, _Pausing(CLASSES[owner], owner, method, moment, int(call[0]) if call else 1))
+    if process == _process() or "frangible.warm" in _words():
+        sys.meta_path.insert(0, _Pausing(process, CLASSES[owner], owner, method, moment, int(call[0]) if call else 1))
 
 
 _install()

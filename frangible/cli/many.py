@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -252,7 +254,7 @@ def run_many(fleet: Fleet, *, as_json: bool, quiet: bool) -> int:
     except LeftAlone:
         return INCONCLUSIVE
     if as_json:
-        typer.echo(json_document([document(one, fleet.home) for one in ended]))
+        typer.echo(json_document(list(documents(ended, fleet.home))))
     else:
         typer.echo(summary(ended))
     for one in ended:
@@ -272,13 +274,23 @@ def _tell(ended: Ended) -> None:
         typer.echo(f"{where}the journal could not be written; `frangible journal import {ended.plan.record_path}` puts the record in", err=True)
 
 
-def document(ended: Ended, home: "Home") -> dict[str, object]:
-    """Return the run's record; for a run without one, how it ended."""
-    from frangible.cli.run import record
+def documents(ended: Sequence[Ended], home: "Home") -> Iterator[dict[str, object]]:
+    """Yield the records of the runs; for a run without one, how it ended."""
+    from frangible.cli.opening import journal_of
+    from frangible.journal import record_to_json
 
-    if ended.state == "verdict" and ended.event is not None:
-        found: dict[str, object] = json.loads(record(ended.plan, ended.event, home))
-        return found
+    with ExitStack() as stack:
+        journal = cache(lambda: stack.enter_context(journal_of(home)))
+        for one in ended:
+            if one.state != "verdict" or one.event is None:
+                yield _unjudged(one)
+            elif one.event.get("journalled") is False:
+                yield json.loads(one.plan.record_path.read_text(encoding="utf-8"))
+            else:
+                yield json.loads(record_to_json(journal().get(one.plan.run_id)))
+
+
+def _unjudged(ended: Ended) -> dict[str, object]:
     return {
         "id": None if ended.state == "not started" else ended.plan.run_id,
         "experiment": ended.plan.experiment,
