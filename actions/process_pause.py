@@ -7,13 +7,20 @@ from frangible.errors import Refused
 from frangible.fault import Observation, Prior, Target, recorded_processes
 from frangible.injection import Choice, perform
 from frangible.platforms import Platform
+from frangible.process import counted
 
 __all__ = ["pause"]
+
+MARGIN = 60.0
+"""Seconds after the hold at which a pause that nobody reverts ends by itself, where its platform can see to that."""
 
 
 @dataclass(frozen=True)
 class ProcessPause:
     """SIGSTOP every process of a service and, to revert, SIGCONT those that ran before."""
+
+    deadline: float = 80.0
+    """Seconds after which they go on by themselves, whoever is left to revert: on Kubernetes. On hosts they do not."""
 
     kind: ClassVar[str] = "process-pause"
     version: ClassVar[int] = 1
@@ -36,7 +43,7 @@ class ProcessPause:
 
     def inject(self, platform: Platform, target: Target, prior: Prior) -> None:
         """Pause it."""
-        platform.pause_service(target.node, target.service)
+        platform.pause_service(target.node, target.service, self.deadline)
 
     def observe(self, platform: Platform, target: Target, prior: Prior) -> Observation:
         """Real while the same instance runs and every process of it is stopped."""
@@ -47,10 +54,8 @@ class ProcessPause:
             return Observation(real=False, detail="the service was started anew meanwhile, by its supervisor or somebody else")
         if not service.paused:
             moving = len(service.processes) - len(service.stopped)
-            return Observation(real=False, detail=f"{moving} of its {len(service.processes)} processes are not stopped")
-        return Observation(
-            real=True, detail=f"its {len(service.processes)} processes are stopped" if service.processes else "the platform says that it is paused"
-        )
+            return Observation(real=False, detail=f"{moving} of its {counted(service.processes)} are not stopped")
+        return Observation(real=True, detail=f"its {counted(service.processes)} are stopped" if service.processes else "the platform says that it is paused")
 
     def revert(self, platform: Platform, target: Target, prior: Prior) -> None:
         """Let go on what ran before; what was stopped before stays stopped."""
@@ -69,4 +74,4 @@ class ProcessPause:
 
 def pause(service: str, role: str = "", name: str = "", count: int = 1, share: float = 0.0, hold: float = 20.0, seed: int = 0) -> dict[str, object]:
     """Pause `service` on `count` nodes (or a `share` of them, 1 for all) of `role`, or on the node `name`, for `hold` seconds, then let it go on."""
-    return perform(ProcessPause(), Choice(service=service, role=role, name=name, count=count, share=share, seed=seed), hold)
+    return perform(ProcessPause(deadline=hold + MARGIN), Choice(service=service, role=role, name=name, count=count, share=share, seed=seed), hold)

@@ -156,7 +156,7 @@ def _inject(run: Admission, part: Part, target: Target, hold: float, held: list[
     run.ledger.begin_injecting(lease.id)
     _tell(run, one, "injecting", "")
     try:
-        fault.inject(run.platform, target, lease.prior)
+        fault.inject(run.platform.for_lease(lease.id), target, lease.prior)
     except FrangibleError as error:
         raise FaultError(f"{fault.kind} on {target} could not be injected: {error}") from error
     run.ledger.mark_injected(lease.id)

@@ -148,13 +148,14 @@ class Reverter:
     def _undo(self, lease: "Lease", fault: Fault) -> Observation:
         """Revert and look, again and again until the limit, then once more after the settle time."""
         stop = threading.Event()
+        platform = self.platform.for_lease(lease.id)
 
         def pause(seconds: float) -> None:
             self.clock.wait(stop, seconds)
 
         def attempt() -> Observation:
-            fault.revert(self.platform, lease.target, lease.prior)
-            return fault.observe_reverted(self.platform, lease.target, lease.prior)
+            fault.revert(platform, lease.target, lease.prior)
+            return fault.observe_reverted(platform, lease.target, lease.prior)
 
         retrying = Retrying(
             retry=retry_if_result(lambda seen: not seen.real) | retry_if_exception_type(PlatformError),
@@ -166,7 +167,7 @@ class Reverter:
         seen: Observation = retrying(attempt)
         if seen.real and self.settle > 0:
             self.clock.wait(stop, self.settle)
-            seen = fault.observe_reverted(self.platform, lease.target, lease.prior)
+            seen = fault.observe_reverted(platform, lease.target, lease.prior)
             if not seen.real:  # something in flight landed after our revert
                 seen = retrying(attempt)
         if not seen.real:

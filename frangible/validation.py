@@ -16,8 +16,11 @@ from frangible.yamlfile import Document, nearest
 
 __all__ = ["Checked", "check", "primitives_of", "problems_there", "schema", "surveyed", "validate"]
 
-DECLARED_BY = {"pause": "services"}
-"""The key of `platform` that gives a primitive, where it is not the primitive's name."""
+DECLARED_BY = {
+    "hosts": {"pause": "services", "drain": "kind: kubernetes", "cut": "kind: kubernetes"},
+    "kubernetes": dict.fromkeys(("pause", "cpu", "cut"), "helper-image"),
+}
+"""The key of `platform` that gives a primitive, by kind of platform, where it is not the primitive's name."""
 ASSUMED_SCRAPE_INTERVAL = 1.0
 """Seconds, where the inventory states none: then only what could not be reached in any case is refused."""
 
@@ -129,7 +132,7 @@ def _primitive_problems(injection: Injection, document: Document, environment: E
     missing = sorted(fault.needs - primitives_of(environment))
     if missing:
         message = f"the fault {injection.fault} needs {', '.join(missing)}, which the platform of {environment.name} does not offer"
-        needed = dict.fromkeys(DECLARED_BY.get(name, name) for name in missing)
+        needed = dict.fromkeys(DECLARED_BY[environment.platform.kind].get(name, name) for name in missing)
         yield document.problem(place, message, f"add `{'`, `'.join(needed)}` to its `platform`")
 
 

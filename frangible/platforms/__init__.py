@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
 
-__all__ = ["BurnerState", "LoadState", "NodeState", "Platform", "ServiceState", "open_platform"]
+__all__ = ["BurnerState", "CutState", "DrainState", "LoadState", "NodeState", "Platform", "ServiceState", "open_platform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,34 @@ class LoadState:
     """The highest a second of the previous six months, where the inventory declares it."""
 
 
+@dataclass(frozen=True, slots=True)
+class DrainState:
+    """Whether a node is drained right now."""
+
+    node: str
+    cordoned: bool
+    """Whether nothing new is scheduled there, whoever wanted that."""
+    by: str
+    """The lease that it was cordoned for; empty when that was nobody of ours."""
+    pods: tuple[str, ...]
+    """Uids of the pods on it that a drain ends: not those of DaemonSets, of the kubelet itself, of ours, or ended ones."""
+    alone: tuple[str, ...]
+    """Names of those that nothing would start again elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class CutState:
+    """Whether a node is cut off right now."""
+
+    node: str
+    heard: bool
+    """Whether the platform hears of it: on Kubernetes, whether it is Ready."""
+    by: str
+    """The lease for which something of ours cuts it off; empty where nothing does."""
+    cut: bool
+    """Whether that has told that it does; it may be unable to tell while it does."""
+
+
 class Platform(Protocol):
     """Primitives of one environment. Every call has a deadline and raises `PlatformError`.
 
@@ -123,8 +151,8 @@ class Platform(Protocol):
     def start_service(self, node: str, name: str) -> None:
         """Start a service; it may not be ready yet when this returns. Idempotent. Primitive `services`."""
 
-    def pause_service(self, node: str, name: str) -> None:
-        """Stop every process of a service by a signal (SIGSTOP). Idempotent. Primitive `pause`."""
+    def pause_service(self, node: str, name: str, seconds: float) -> None:
+        """Stop every process of a service by a signal (SIGSTOP), for at most `seconds` where the platform can see to that. Idempotent. Primitive `pause`."""
 
     def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:
         """Let a service and whatever lives of `processes` go on (SIGCONT), but nothing of `leave`. Idempotent. Primitive `pause`."""
@@ -134,6 +162,27 @@ class Platform(Protocol):
 
     def set_load(self, rate: float) -> None:
         """Offer so many a second from now on. Idempotent. Primitive `load`."""
+
+    def drained(self, node: str) -> DrainState:
+        """Look whether a node is drained. Primitive `drain`."""
+
+    def drain(self, node: str, seconds: float) -> None:
+        """Cordon a node and evict its pods as their budgets allow; raise when some are left after `seconds`. Idempotent. Primitive `drain`."""
+
+    def undrain(self, node: str) -> None:
+        """Uncordon a node that this lease has cordoned, and no other. Idempotent. Primitive `drain`."""
+
+    def cut_state(self, node: str) -> CutState:
+        """Look whether a node is cut off. Primitive `cut`."""
+
+    def cut(self, node: str, what: str, seconds: float) -> None:
+        """Stop a node's `kubelet`, or drop its `network` traffic, for at most `seconds`, whoever is left to end it. Idempotent. Primitive `cut`."""
+
+    def mend(self, node: str) -> None:
+        """End what this lease has cut, and nothing else. Idempotent. Primitive `cut`."""
+
+    def for_lease(self, lease_id: str) -> "Platform":
+        """Return this platform as one whose marks and objects in the target name a lease; the same one where it makes none."""
 
     def processes_gone(self, processes: tuple[Identity, ...]) -> bool:
         """Whether none of these processes of the environment is alive any more."""

@@ -4,10 +4,10 @@ import difflib
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, LoadState, NodeState, ServiceState
+from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, ServiceState
 from frangible.platforms.asking import THIS_HOST, Host
 from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
 from frangible.platforms.loading import CommandLoad, LoadDriver, RackLoad
@@ -104,7 +104,7 @@ class HostsPlatform:
         """Start a service."""
         self._services(node, name).start(node, name)
 
-    def pause_service(self, node: str, name: str) -> None:
+    def pause_service(self, node: str, name: str, seconds: float) -> None:  # noqa: ARG002 - a stopped process stays so until somebody lets it go on
         """Stop every process of a service by a signal."""
         self._services(node, name).pause(node, name)
 
@@ -120,6 +120,34 @@ class HostsPlatform:
     def set_load(self, rate: float) -> None:
         """Offer so many a second."""
         self._load().set(rate)
+
+    def drained(self, node: str) -> DrainState:
+        """Hosts have no scheduler."""
+        raise self._never("drained", node)
+
+    def drain(self, node: str, seconds: float) -> None:
+        """Hosts have no scheduler."""
+        raise self._never(f"drained within {seconds:g} s", node)
+
+    def undrain(self, node: str) -> None:
+        """Hosts have no scheduler."""
+        raise self._never("drained", node)
+
+    def cut_state(self, node: str) -> CutState:
+        """Hosts have no cluster that would hear of them."""
+        raise self._never("cut off", node)
+
+    def cut(self, node: str, what: str, seconds: float) -> None:
+        """Hosts have no cluster that would hear of them."""
+        raise self._never(f"cut off by its {what} for {seconds:g} s", node)
+
+    def mend(self, node: str) -> None:
+        """Hosts have no cluster that would hear of them."""
+        raise self._never("cut off", node)
+
+    def for_lease(self, lease_id: str) -> Self:  # noqa: ARG002 - what is in force on a host is known by its own name
+        """Return this platform: it makes nothing that could name a lease."""
+        return self
 
     def processes_gone(self, processes: tuple[Identity, ...]) -> bool:
         """Whether none of these processes is alive; one that ran on another host than the transport's cannot be seen."""
@@ -209,6 +237,9 @@ class HostsPlatform:
                 f"environment {self.environment.name}: the CPUs of node {node!r} cannot be held: declare the node, and `platform.cpu`, in the inventory"
             )
         return self.burning
+
+    def _never(self, done: str, node: str) -> PlatformError:
+        return PlatformError(f"environment {self.environment.name}: node {node!r} cannot be {done}: only Kubernetes can do that")
 
     def _known(self, name: str) -> None:
         names = [node.name for node in self.environment.nodes]

@@ -146,7 +146,7 @@ def test_a_pause_of_what_was_started_anew_is_not_proven(declare: Declare) -> Non
     platform.stop_service("app-1", "risk", 0.0)
     assert "does not run" in fault.observe(platform, target, prior).detail
     platform.start_service("app-1", "risk")
-    platform.pause_service("app-1", "risk")
+    platform.pause_service("app-1", "risk", 60.0)
     seen = fault.observe(platform, target, prior)
     assert (seen.real, "started anew" in seen.detail) == (False, True)
 

@@ -111,6 +111,11 @@ class Cluster:
         return self._api("AuthorizationV1Api")
 
     @property
+    def discovery(self) -> Any:
+        """Endpoints (DiscoveryV1Api)."""
+        return self._api("DiscoveryV1Api")
+
+    @property
     def version(self) -> Any:
         """The server's version (VersionApi)."""
         return self._api("VersionApi")
@@ -132,6 +137,12 @@ class Cluster:
         )
         answer: Answer = retrying(once)
         return answer
+
+    def text(self, method: Method, *arguments: object, read: float = READ, **more: object) -> str:
+        """Make one request whose answer is no JSON, once."""
+        with self._explained(method):
+            response = method(*arguments, **more, _preload_content=False, _request_timeout=(CONNECT, read))
+            return str(response.data.decode())
 
     def follow(self, method: Method, *arguments: object, seconds: float, **more: Any) -> Iterator[tuple[Item, ...]]:
         """Yield all items of a list now, and again after each change, by a watch; end after `seconds`.

@@ -1,17 +1,22 @@
 """The platform of one environment on Kubernetes: each primitive, handed to the part that knows it."""
 
+import copy
 import socket
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, LoadState, NodeState, ServiceState
+from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, ServiceState
+from frangible.platforms.kubernetes.burning import Burners, Watch
 from frangible.platforms.kubernetes.client import SERVICE_ACCOUNT, Cluster, NotFound
 from frangible.platforms.kubernetes.copies import LeaseCopies
+from frangible.platforms.kubernetes.cutting import Cuts
+from frangible.platforms.kubernetes.drain import Drains
 from frangible.platforms.kubernetes.load import load_driver
 from frangible.platforms.kubernetes.nodes import Nodes, power_driver
-from frangible.platforms.kubernetes.pods import NodePods
+from frangible.platforms.kubernetes.pausing import Pauses
+from frangible.platforms.kubernetes.pods import HelperPods
 from frangible.platforms.kubernetes.services import Services
 from frangible.platforms.kubernetes.survey import Looker, place
 from frangible.platforms.loading import LoadDriver
@@ -22,6 +27,9 @@ if TYPE_CHECKING:
     from frangible.locks import LockStore
 
 __all__ = ["KubernetesPlatform"]
+
+NO_LEASE = "by-hand"
+"""What is named as the lease of what is made without one."""
 
 
 class KubernetesPlatform:
@@ -37,11 +45,18 @@ class KubernetesPlatform:
         self.looker = Looker(environment, self.cluster)
         self.nodes = Nodes(self.looker, power_driver(environment.name, settings.power))
         self.services = Services(self.looker)
-        self.pods = NodePods(self.looker)
+        self._watches: dict[tuple[str, str], Watch] = {}
+        self._act_for(NO_LEASE)
         self.loading = load_driver(self.looker)
         self.copies = LeaseCopies(self.cluster, settings.namespace)
-        offered = {"power": self.nodes.power is not None, "services": True, "load": self.loading is not None}
-        self.primitives = frozenset(name for name, there in offered.items() if there) | self.pods.primitives
+        offered = {
+            "power": self.nodes.power is not None,
+            "services": True,
+            "drain": True,
+            **dict.fromkeys(("pause", "cpu", "cut"), bool(settings.helper_image)),
+            "load": self.loading is not None,
+        }
+        self.primitives = frozenset(name for name, there in offered.items() if there)
 
     def survey(self) -> "Environment":
         """Look at the cluster: nodes, roles and placement as they are now."""
@@ -65,23 +80,24 @@ class KubernetesPlatform:
 
     def start_burner(self, node: str, name: str, utilisation: float, seconds: float) -> None:
         """Hold the node's CPUs at a utilisation."""
-        self.pods.start_burner(node, name, utilisation, seconds)
+        self.burning.start(node, name, utilisation, seconds)
 
     def burner(self, node: str, name: str) -> BurnerState:
         """Look at one burner."""
-        return self.pods.burner(node, name)
+        return self.burning.look(node, name)
 
     def stop_burner(self, node: str, name: str) -> None:
         """End one burner."""
-        self.pods.stop_burner(node, name)
+        self.burning.stop(node, name)
 
     def burners(self, node: str) -> tuple[str, ...]:
         """Names of the node's burners that live."""
-        return self.pods.burners(node)
+        return self.burning.running(node)
 
     def service(self, node: str, name: str) -> ServiceState:
         """Look at a service's pods on a node."""
-        return self.services.state(node, name)
+        state = self.services.state(node, name)
+        return self.pausing.laid_over(state) if "pause" in self.primitives else state
 
     def stop_service(self, node: str, name: str, grace: float) -> None:
         """Delete a service's pods on a node; its controller starts others, perhaps elsewhere."""
@@ -91,13 +107,43 @@ class KubernetesPlatform:
         """Leave it to the controller."""
         self.services.start(node, name)
 
-    def pause_service(self, node: str, name: str) -> None:
-        """Stop every process of a service by a signal."""
-        self.pods.pause_service(node, name)
+    def pause_service(self, node: str, name: str, seconds: float) -> None:
+        """Stop every process of a service by a signal, by a pod on the node."""
+        self.pausing.pause(node, name, seconds)
 
-    def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:
-        """Let a service go on."""
-        self.pods.resume_service(node, name, processes, leave)
+    def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:  # noqa: ARG002 - noted on the node
+        """Let go on what was stopped, and nothing that was stopped before."""
+        self.pausing.resume(node, name)
+
+    def drained(self, node: str) -> DrainState:
+        """Look whether a node is drained."""
+        return self.drains.state(node)
+
+    def drain(self, node: str, seconds: float) -> None:
+        """Cordon a node and evict its pods."""
+        self.drains.drain(node, seconds)
+
+    def undrain(self, node: str) -> None:
+        """Uncordon a node that was cordoned for this lease."""
+        self.drains.uncordon(node)
+
+    def cut_state(self, node: str) -> CutState:
+        """Look whether a node is cut off."""
+        return self.cuts.state(node)
+
+    def cut(self, node: str, what: str, seconds: float) -> None:
+        """Cut a node off from inside."""
+        self.cuts.cut(node, what, seconds)
+
+    def mend(self, node: str) -> None:
+        """Let a node back that was cut off for this lease."""
+        self.cuts.mend(node)
+
+    def for_lease(self, lease_id: str) -> Self:
+        """Return this platform, with a lease that its marks and objects name."""
+        other = copy.copy(self)
+        other._act_for(lease_id)
+        return other
 
     def load(self) -> LoadState:
         """Look at the load that is set."""
@@ -136,6 +182,12 @@ class KubernetesPlatform:
         from frangible.platforms.kubernetes.facts import facts
 
         return facts(self.looker, self.looker.everything())
+
+    def _act_for(self, lease: str) -> None:
+        """Have what is made in the cluster name a lease; what is only remembered of it is shared with all others."""
+        pods = HelperPods(self.looker, lease)
+        self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods), Cuts(pods)
+        self.burning = Burners(pods, self._watches)
 
     @cached_property
     def _runner(self) -> str:

@@ -1,0 +1,138 @@
+"""Draining a node with frangible and with chaostoolkit-kubernetes's `drain_nodes`, side by side: the same pods, the same node, in turn.
+
+    python -m benchmarks.drain --context kind-lab --node lab-worker --image localhost/kindlab/hello:1 --pods 12 --turns 3
+
+Makes a namespace of its own with one Deployment whose pods prefer that node, and removes it at the end. The time of one turn is from the call until
+it returns: then the node is cordoned and none of the pods is left there. Between two turns the node is uncordoned and the pods are put back.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import secrets
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kubernetes import client
+
+from frangible.inventory import Environment
+from frangible.platforms.kubernetes.client import Cluster
+from frangible.platforms.kubernetes.drain import Drains
+from frangible.platforms.kubernetes.objects import Pod
+
+LABEL = "frangible-drain-benchmark"
+SETTLED = 180.0
+"""Seconds that the pods have to be on the node, all ready."""
+
+
+def deployment(node: str, image: str, pods: int) -> client.V1Deployment:
+    """Pods that go to the node whenever it takes any, and elsewhere when it does not."""
+    preferred = client.V1PreferredSchedulingTerm(
+        weight=100,
+        preference=client.V1NodeSelectorTerm(match_expressions=[client.V1NodeSelectorRequirement(key="kubernetes.io/hostname", operator="In", values=[node])]),
+    )
+    spec = client.V1PodSpec(
+        termination_grace_period_seconds=1,
+        affinity=client.V1Affinity(node_affinity=client.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred])),
+        containers=[client.V1Container(name="pod", image=image, image_pull_policy="IfNotPresent")],
+    )
+    return client.V1Deployment(
+        metadata=client.V1ObjectMeta(name=LABEL),
+        spec=client.V1DeploymentSpec(
+            replicas=pods,
+            selector=client.V1LabelSelector(match_labels={"app": LABEL}),
+            template=client.V1PodTemplateSpec(metadata=client.V1ObjectMeta(labels={"app": LABEL}), spec=spec),
+        ),
+    )
+
+
+@contextmanager
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace that is gone afterwards."""
+    name = f"{LABEL}-{secrets.token_hex(3)}"
+    cluster.ask(cluster.core.create_namespace, client.V1Namespace(metadata=client.V1ObjectMeta(name=name)))
+    try:
+        yield name
+    finally:
+        cluster.ask(cluster.core.delete_namespace, name)
+
+
+def put_on(cluster: Cluster, space: str, node: str, image: str, pods: int) -> None:
+    """Have all pods on the node, ready; those of before are gone."""
+    cluster.ask(cluster.apps.create_namespaced_deployment, space, deployment(node, image, pods))
+    seen: tuple[Pod, ...] = ()
+    for items in cluster.follow(cluster.core.list_namespaced_pod, space, seconds=SETTLED):
+        seen = tuple(map(Pod.of, items))
+        if pods == len(seen) == sum(pod.node == node and pod.ready and pod.staying for pod in seen):
+            return
+    raise SystemExit(f"the pods are not on {node} after {SETTLED:g} s: {[(pod.name, pod.node, pod.ready) for pod in seen]}")
+
+
+def take_away(cluster: Cluster, space: str) -> None:
+    """Have no pods any more."""
+    cluster.ask(cluster.apps.delete_namespaced_deployment, LABEL, space, propagation_policy="Background")
+    for items in cluster.follow(cluster.core.list_namespaced_pod, space, seconds=SETTLED):
+        if not items:
+            return
+    raise SystemExit("pods of the benchmark do not end")
+
+
+def by_them(node: str) -> None:
+    """Drain and leave cordoned."""
+    importlib.import_module("chaosk8s.node.actions").drain_nodes(name=node, timeout=120)
+
+
+def uncordon(cluster: Cluster, node: str) -> None:
+    """Make the node schedulable, whoever has cordoned it."""
+    Drains(cluster, LABEL).uncordon(node)
+    cluster.ask(cluster.core.patch_node, node, {"spec": {"unschedulable": None}}, _content_type="application/merge-patch+json")
+
+
+def cluster_of(context: str) -> Cluster:
+    """The cluster of a context of KUBECONFIG."""
+    platform = {"kind": "kubernetes", "context": context, "namespaces": ["default"]}
+    entry = {"name": LABEL, "region": "here", "tier": "staging", "owner": {"team": "benchmarks"}, "platform": platform}
+    return Cluster(Environment.model_validate(entry, strict=False))
+
+
+def main() -> None:
+    """Take turns and print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--context", required=True, help="context of KUBECONFIG")
+    parser.add_argument("--node", required=True, help="a worker that holds nothing of value")
+    parser.add_argument("--image", required=True, help="image of the pods, present on the nodes")
+    parser.add_argument("--pods", type=int, default=12)
+    parser.add_argument("--turns", type=int, default=3)
+    asked = parser.parse_args()
+    logging.disable(logging.ERROR)
+    os.environ["KUBERNETES_CONTEXT"] = asked.context  # where chaostoolkit-kubernetes looks for it
+    cluster = cluster_of(asked.context)
+    ways: dict[str, Callable[[], None]] = {
+        "frangible": lambda: Drains(cluster, LABEL).drain(asked.node, 120.0),
+        "chaostoolkit-kubernetes": lambda: by_them(asked.node),
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    with namespace(cluster) as space:
+        for _ in range(asked.turns):
+            for name, drain in ways.items():
+                put_on(cluster, space, asked.node, asked.image, asked.pods)
+                begun = time.monotonic()
+                try:
+                    drain()
+                    took[name].append(time.monotonic() - begun)
+                finally:
+                    uncordon(cluster, asked.node)
+                take_away(cluster, space)
+                print(f"{name:24} {took[name][-1]:6.2f} s", flush=True)
+    middle = {name: statistics.median(times) for name, times in took.items()}
+    print(f"\n{asked.pods} pods on {asked.node}, {asked.turns} turns, median")
+    for name, seconds in middle.items():
+        print(f"  {name:24} {seconds:6.2f} s")
+    print(f"  frangible is {middle['chaostoolkit-kubernetes'] / middle['frangible']:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Services of a cluster that are paused: a pod on the node stops every process of their containers, and tells which it has stopped."""
+
+from dataclasses import dataclass, replace
+
+from frangible.errors import PlatformError
+from frangible.platforms import ServiceState
+from frangible.platforms.kubernetes.labels import value
+from frangible.platforms.kubernetes.pods import HelperPods, Job
+from frangible.process import ContainerIdentity
+
+__all__ = ["Pauses"]
+
+KIND = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Pauses the services of one environment."""
+
+    pods: HelperPods
+
+    def pause(self, node: str, name: str, seconds: float) -> None:
+        """Stop every process of the containers that the service has on a node now, for at most `seconds`."""
+        looker = self.pods.looker
+        here = [pod for pod in looker.pods_of(looker.workload(name)) if pod.node == node and pod.staying]
+        ids = sorted(_bare(one.container) for pod in here for one in pod.identities())
+        if not ids:
+            raise PlatformError(f"environment {looker.environment.name}, service {name} on {node}: no container of it runs there, so nothing can be paused")
+        self.pods.start(Job(KIND, node, of=name, seconds=seconds, arguments=("--containers", ",".join(ids))))
+
+    def resume(self, node: str, name: str) -> None:
+        """Let go on what this lease has stopped; where the pod that did it has not said so, another sees to it."""
+        if not self.pods.end(node, KIND, value(name)):
+            self.pods.undo(node)
+
+    def laid_over(self, state: ServiceState) -> ServiceState:
+        """Return a service's state with what the pods tell of its containers: stopped is one whose every process is."""
+        told = [seen.told for seen in self.pods.all(state.node, KIND) if seen.of == value(state.name) and seen.alive]
+        counts = {name: count for one in told for name, count in one.get("containers", {}).items()}
+        stopped = tuple(one for one in state.processes if isinstance(one, ContainerIdentity) and _all(counts.get(_bare(one.container))))
+        return replace(state, stopped=stopped, paused=bool(stopped) and len(stopped) == len(state.processes))
+
+
+def _bare(container: str) -> str:
+    """Return a container's id without the runtime's name before it."""
+    return container.rpartition("/")[2]
+
+
+def _all(count: object) -> bool:
+    """Whether a count of processes and stopped ones says all."""
+    return isinstance(count, list) and len(count) == 2 and count[0] == count[1] > 0
