@@ -43,6 +43,11 @@ def _beside_the_file(value: Path, info: ValidationInfo) -> Path:
     return (base / value.expanduser()).absolute() if base is not None else value
 
 
+def _program(value: str, info: ValidationInfo) -> str:
+    """The name of a program stays as it is; a path is relative to the file like every other."""
+    return str(_beside_the_file(Path(value), info)) if "/" in value else value
+
+
 def _label_name(name: str) -> str:
     check_label(name, "")
     return name
@@ -84,6 +89,7 @@ WORKLOAD = r"(?:[a-z0-9-]+/)?(?:deployment|statefulset|daemonset)/[a-z0-9]([a-z0
 
 type Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 type FilePath = Annotated[Path, AfterValidator(_beside_the_file)]
+type Program = Annotated[str, Field(min_length=1), AfterValidator(_program)]
 type Address = Annotated[str, AfterValidator(_address)]
 type Labels = dict[Annotated[str, AfterValidator(_label_name)], Annotated[str, AfterValidator(_label_value)]]
 type Headers = dict[Annotated[str, AfterValidator(_public_header)], Annotated[str, AfterValidator(_header_value)]]
@@ -201,7 +207,7 @@ class PowerSettings(Declared):
 
     driver: Literal["rack", "command", "container"]
     socket: FilePath = Field(default=NOWHERE, description="rack: its Unix socket")
-    runtime: Literal["podman", "docker"] | None = Field(default=None, description="container: the command of the runtime whose containers the nodes are")
+    runtime: Program | None = Field(default=None, description="container: `podman`, `docker`, or the path of a program that takes their arguments")
     on: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} on")
     off: tuple[str, ...] = Field(default=(), description="command: argument list that powers {node} off")
     state: tuple[str, ...] = Field(default=(), description="command: argument list that prints the state of {node}")

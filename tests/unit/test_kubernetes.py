@@ -71,6 +71,13 @@ def test_an_environment_survives_being_written_into_a_plan(tmp_path: Path) -> No
     assert found.platform.kubeconfig == tmp_path / "config"
 
 
+@pytest.mark.parametrize(("runtime", "meant"), [("podman", "podman"), ("bin/runtime", "{}/bin/runtime"), ("/bin/runtime", "/bin/runtime")])
+def test_a_runtime_is_a_name_or_a_path_beside_the_file(tmp_path: Path, runtime: str, meant: str) -> None:
+    power = declared(tmp_path, {"power": {"driver": "container", "runtime": runtime}}).platform.power
+    assert power is not None
+    assert power.runtime == meant.format(tmp_path)
+
+
 def test_primitives_are_known_from_the_inventory_without_the_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's import takes a second, so validation of primitives does without it."""
     for module in [name for name in sys.modules if name.partition(".")[0] == "kubernetes"]:
