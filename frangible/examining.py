@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from frangible.errors import FrangibleError, ObserverFailed, PlatformError
+from frangible.reverting import SKEW
 
 if TYPE_CHECKING:
     from frangible.environment import Environment, SshSettings
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Trial", "examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "told", "tried"]
 
 SSH = "ssh"
-SKEW = 5.0
-"""Seconds that the clock of a host of targets may differ."""
 PROBE = "doctor"
 """Name of what is written and removed again to see whether it can be."""
 RECOVER = "`frangible recover` reverts leases, `frangible halt off` lifts the halt"

@@ -90,6 +90,8 @@ class _Recovery:
     def _ledger(self) -> "Ledger | None":
         from frangible.ledger import Ledger
 
+        with contextlib.suppress(OSError):  # the ledger's own error says more
+            self.home.path.mkdir(parents=True, exist_ok=True, mode=0o700)  # a machine that only came to recover has none yet
         try:
             return Ledger.open(self.home.ledger_url)
         except LedgerError as error:
@@ -123,8 +125,12 @@ class _Recovery:
         except FrangibleError as error:
             self.report.problems.append(f"environment {environment}: its lease copies cannot be read: {error}")
             return []
-        for text in copies.values():
-            lease = Lease.from_json(text)
+        for name, text in copies.items():
+            try:
+                lease = Lease.from_json(text)
+            except LedgerError as error:
+                self.report.problems.append(f"environment {environment}: the lease copy {name} is left alone: {error}")
+                continue
             if lease.run_id in watched or self.run_id not in {None, lease.run_id}:
                 continue
             known = self._known(lease, ledger)

@@ -17,18 +17,21 @@ from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_af
 from frangible.clock import Clock, SystemClock
 from frangible.errors import FrangibleError, LedgerError, PlatformError, RevertFailed
 from frangible.fault import Fault, Observation
+from frangible.process import boot_id
 
 if TYPE_CHECKING:
     from frangible.ledger import Lease, Ledger
     from frangible.platforms import Platform
     from frangible.process import ProcessIdentity
 
-__all__ = ["LEDGER_PATIENCE", "REVERT_LIMIT", "Reverted", "Reverter"]
+__all__ = ["LEDGER_PATIENCE", "REVERT_LIMIT", "SKEW", "Reverted", "Reverter"]
 
 LEDGER_PATIENCE = 0.25
 """Seconds that a revert gives the ledger before it goes on without it; less than the supervisor's `UNBEGUN_PATIENCE`."""
 RECORD_PATIENCE = 3.0
 """Seconds that the ledger has to be told of a revert that was observed: nothing is in force any more, and a lease that stays open keeps others out."""
+SKEW = 5.0
+"""Seconds that the clocks of two hosts may differ; `frangible doctor` refuses more."""
 REVERT_LIMIT = 30.0
 """Seconds after which a revert that does not take effect has failed."""
 
@@ -134,16 +137,28 @@ class Reverter:
     def _stop_injector(self, lease: "Lease") -> None:
         if lease.injector == self.claimer:
             return
-        if lease.injector.is_local:
+        if self._is_here(lease):
             if not lease.injector.kill():
                 raise RevertFailed(f"the process that injects {lease.fault} (pid {lease.injector.pid}) does not die; end it, then run `frangible recover`")
             return
-        expires_in = lease.expires_at - (self.ledger.store_time() if self.ledger else self.clock.wall())
+        expires_in = lease.expires_at + SKEW - (self.ledger.store_time() if self.ledger else self.clock.wall())
         if expires_in > 0:
             raise RevertFailed(
                 f"lease {lease.id}: its injector runs on {lease.injector.host} and may still act for {expires_in:.0f} s; "
                 f"run `frangible abort {lease.run_id}` there, or `frangible recover --watch` here"
             )
+
+    def _is_here(self, lease: "Lease") -> bool:
+        """Whether its injector could only run on this host: of this boot, or of an earlier one if the lease is this ledger's own.
+
+        Two machines may have one name, and a lease of which there is nothing but the copy in the target may be the other's.
+        """
+        injector = lease.injector
+        if not injector.is_local or injector.boot == boot_id() or self.ledger is None:
+            return injector.is_local and injector.boot == boot_id()
+        with contextlib.suppress(LedgerError):
+            return not self.ledger.is_adopted(lease.id)
+        return False
 
     def _undo(self, lease: "Lease", fault: Fault) -> Observation:
         """Revert and look, again and again until the limit, then once more after the settle time."""

@@ -16,6 +16,9 @@ from frangible.process import ProcessIdentity
 
 __all__ = ["Ledger"]
 
+ADOPTED = "adopted from the copy in the target"
+"""Detail of the first step of a lease that another ledger had."""
+
 
 class Ledger:
     """The leases and stops of one database. Safe to use from several threads and processes; every failure is a `LedgerError`."""
@@ -137,6 +140,10 @@ class Ledger:
         with self._database.reading() as connection:
             self._get(connection, lease_id)
             return select_steps(connection, lease_id)
+
+    def is_adopted(self, lease_id: str) -> bool:
+        """Whether this ledger knows a lease from its copy in the target only: whoever injected it had another."""
+        return self.history(lease_id)[0].detail == ADOPTED
 
     # Stops
 

@@ -29,7 +29,7 @@ from frangible.ledger.schema import LEDGER
 from frangible.platforms import Platform, open_platform
 from frangible.process import ProcessIdentity
 from frangible.recovery import recover
-from frangible.reverting import LEDGER_PATIENCE, Reverter
+from frangible.reverting import LEDGER_PATIENCE, SKEW, Reverter
 from frangible.supervisor.faults import Faults
 
 if TYPE_CHECKING:
@@ -188,8 +188,34 @@ def test_an_injector_out_of_reach_is_waited_for_until_its_lease_expires(place):
     with pytest.raises(RevertFailed, match="may still act for"):
         place.reverter().revert(lease, NodeLoss())
     assert not place.powered
-    place.reverter().revert(replace(lease, expires_at=place.ledger.store_time() - 1), NodeLoss())
+    just_expired = replace(lease, expires_at=place.ledger.store_time() - 1)
+    with pytest.raises(RevertFailed, match="may still act for [34] s"):  # by its own clock, which may be late
+        place.reverter().revert(just_expired, NodeLoss())
+    place.reverter().revert(replace(lease, expires_at=place.ledger.store_time() - SKEW), NodeLoss())
     assert place.powered
+
+
+def test_an_injector_of_this_hosts_name_is_this_host_s_only_in_this_boot_or_by_this_ledger(place):
+    """Two machines may have one name: what is known from a copy alone may be the other's, which lives."""
+    another_boot = replace(ProcessIdentity.current(), boot="another")
+    lease = place.lease(LeaseState.INJECTED, injector=another_boot)
+    with pytest.raises(RevertFailed, match="may still act for"):
+        place.reverter(ledger=None).revert(lease, NodeLoss())
+    with contextlib.closing(Ledger.open(f"sqlite:///{place.home.path}/other.db")) as other:
+        other.adopt(lease)
+        with pytest.raises(RevertFailed, match="may still act for"):
+            place.reverter(ledger=other).revert(lease, NodeLoss())
+    assert not place.powered
+    place.reverter().revert(lease, NodeLoss())  # this ledger was written here, before a reboot
+    assert place.powered
+
+
+def test_a_copy_that_cannot_be_read_is_told_and_does_not_keep_the_others_from_being_reverted(place):
+    place.lease(LeaseState.INJECTED, injector=dead())
+    place.platform.put_lease_copy("n1", "r0-1", "half a le")
+    report = recover(place.home, place.inventory, registry=FaultRegistry())
+    assert place.powered
+    assert [problem for problem in report.problems if "the lease copy r0-1 is left alone" in problem]
 
 
 def test_a_revert_without_a_ledger_still_reverts_and_says_that_nobody_knows(place):
