@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -138,7 +139,11 @@ class ContainerDriver:
         except PlatformError as failure:
             if self.state(node).powered:
                 raise failure from failure.__cause__
-        self._run("wait", node)
+        until = time.monotonic() + self.deadline
+        while self.state(node).powered:  # `wait` of podman 4 may not see the end of a container that has a restart policy
+            if time.monotonic() > until:
+                raise PlatformError(f"{self._who('kill', node)}: it still runs after {self.deadline:g} s")
+            time.sleep(0.05)
 
     def state(self, node: str) -> NodeState:
         """Ask whether the container runs, and since when."""

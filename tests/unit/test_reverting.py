@@ -189,7 +189,7 @@ def test_an_injector_out_of_reach_is_waited_for_until_its_lease_expires(place):
         place.reverter().revert(lease, NodeLoss())
     assert not place.powered
     just_expired = replace(lease, expires_at=place.ledger.store_time() - 1)
-    with pytest.raises(RevertFailed, match="may still act for [34] s"):  # by its own clock, which may be late
+    with pytest.raises(RevertFailed, match=r"may still act for [34] s"):  # by its own clock, which may be late
         place.reverter().revert(just_expired, NodeLoss())
     place.reverter().revert(replace(lease, expires_at=place.ledger.store_time() - SKEW), NodeLoss())
     assert place.powered
