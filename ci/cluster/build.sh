@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `cluster`: kind, and a node image made of Debian packages and Go modules, for machines that reach no registry of images.
 #
 #   binaries ─┬─► images ─┐
@@ -123,7 +124,7 @@ pack_images() {
   image localhost/$NAME/cniagent:1 localhost/$NAME/netbase:1 cniagent cniagent
   rm -f "$cache/images.tar"
   podman save -q -m --format docker-archive -o "$cache/images.tar" "${images[@]}"
-  podman rmi -f "${images[@]}" localhost/$NAME/netbase:1 >/dev/null
+  podman rmi "${images[@]}" localhost/$NAME/netbase:1 >/dev/null
   rm -rf "$work"
 }
 
@@ -171,7 +172,6 @@ pack_node_base() {
   rm -f "$node/var/lib/dbus/machine-id" "$node/etc/hostname"
   quiet_systemd "$node"
   import_images "$node"
-  podman rmi -f $NODE_IMAGE $base >/dev/null 2>&1 || true
   tar -C "$node" --numeric-owner -c . | podman import -q - $base >/dev/null
   rm -rf "$node"
 }
@@ -204,6 +204,7 @@ build_node_image() {
   base=$(digest $modules ci/cluster/build.sh ci/cluster/node/containerd ci/cluster/node/import-images "=$KUBERNETES $ROOT_PACKAGES")
   if ! built nodebase "$base" || ! podman image exists localhost/$NAME/nodebase:$KUBERNETES; then
     timed "making the node image" pack_node_base
+    podman image prune -f >/dev/null # the last one; never by force, which would remove the containers that use it
     mark_built nodebase "$base"
   fi
   node=$(digest ci/cluster/node "=$base")

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `cluster`: names, places, and how a part knows that it is built already.
 
 NAME=frangible

@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Sourced by `cluster`: the estate's image, what runs in the cluster, and its inventory.
 
 ESTATE_ROOT_PACKAGES=python3 # of Debian 13: Python 3.13
 PUBLISHED_BASE=docker.io/library/python:3.13-slim-trixie
-ENVIRONMENTS="robust fragile"
+ENVIRONMENTS=(robust fragile)
 venv=$root/.cache/venv
 
 # --- the image -----------------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ build_estate_image() {
   cp "$root/deploy/image/Containerfile" "$work/"
   "$builder" build -q --build-arg "BASE=$base" -t $ESTATE_IMAGE -f "$work/Containerfile" "$work" >/dev/null || fail "the estate's image could not be built (the message is above)"
   rm -f "$cache/estate.tar"
-  "$builder" save -q -o "$cache/estate.tar" $ESTATE_IMAGE
+  "$builder" save -o "$cache/estate.tar" $ESTATE_IMAGE 2>/dev/null
   "$builder" image inspect --format '{{.Id}}' $ESTATE_IMAGE >"$cache/estate.id"
   rm -rf "$work"
 }
@@ -90,7 +91,7 @@ deploy() {
   load_image
   kubectl apply -k "$root/deploy/frangible" >/dev/null
   kubectl apply -k "$root/deploy/prometheus" >/dev/null
-  for environment in $ENVIRONMENTS; do kubectl apply -k "$root/deploy/estate/$environment" >/dev/null; done
+  for environment in "${ENVIRONMENTS[@]}"; do kubectl apply -k "$root/deploy/estate/$environment" >/dev/null; done
   [ -z "$before" ] || [ "$before" = "$(loaded_image)" ] || restart_estate
   timed "waiting until orders flow" wait_for_orders
   write_inventory
@@ -100,7 +101,7 @@ deploy() {
 # Pods keep the image that they were started with.
 restart_estate() {
   local namespace
-  for namespace in $ENVIRONMENTS observing; do kubectl -n "$namespace" rollout restart deployment,statefulset >/dev/null; done
+  for namespace in "${ENVIRONMENTS[@]}" observing; do kubectl -n "$namespace" rollout restart deployment,statefulset >/dev/null; done
 }
 
 prometheus_address() {
@@ -113,11 +114,11 @@ prometheus_address() {
 
 wait_for_orders() {
   local environment
-  for environment in $ENVIRONMENTS observing; do
+  for environment in "${ENVIRONMENTS[@]}" observing; do
     kubectl -n "$environment" wait --for=condition=Available deployment --all --timeout=180s >/dev/null ||
       { kubectl -n "$environment" get pods -o wide >&2; fail "the estate is not up after three minutes; its pods are above"; }
   done
-  "$venv/bin/python" "$here/orders.py" "$(prometheus_address)" $(printf 'k8s-%s ' $ENVIRONMENTS)
+  "$venv/bin/python" "$here/orders.py" "$(prometheus_address)" "${ENVIRONMENTS[@]/#/k8s-}"
 }
 
 # --- the inventory -------------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `cluster`: what this machine must have, and the container runtime that runs the nodes.
 
 # Which way nodes are had is decided once; a machine does not change it.
@@ -29,7 +30,7 @@ use_runtime() {
   if [ "$way" = build ]; then
     runtime=podman
     export CONTAINERS_CONF=$cache/podman/containers.conf CONTAINERS_STORAGE_CONF=$cache/podman/storage.conf
-    export KIND_EXPERIMENTAL_PODMAN_NETWORK=$NAME
+    export KIND_EXPERIMENTAL_PODMAN_NETWORK=$network
   else
     runtime=$(cat "$cache/puller" 2>/dev/null || true)
     if [ -z "$runtime" ]; then
@@ -62,7 +63,7 @@ print_environment() {
   use_runtime
   printf 'export PATH=%q:"$PATH" KUBECONFIG=%q KIND_EXPERIMENTAL_PROVIDER=%q\n' "$bin" "$KUBECONFIG" "$runtime"
   [ "$way" = pull ] ||
-    printf 'export CONTAINERS_CONF=%q CONTAINERS_STORAGE_CONF=%q KIND_EXPERIMENTAL_PODMAN_NETWORK=%q\n' "$CONTAINERS_CONF" "$CONTAINERS_STORAGE_CONF" "$NAME"
+    printf 'export CONTAINERS_CONF=%q CONTAINERS_STORAGE_CONF=%q KIND_EXPERIMENTAL_PODMAN_NETWORK=%q\n' "$CONTAINERS_CONF" "$CONTAINERS_STORAGE_CONF" "$network"
 }
 
 # What building nodes needs and cannot get by itself; each is one clear message instead of a failure in the middle.
@@ -140,11 +141,11 @@ network_config_dir = "$folder/networks"
 CONF
 }
 
-# A network with a name and addresses of its own stands beside any other cluster's.
+# Every podman of the machine shares one name server, which knows networks by their names: a cluster of another cache needs another one.
+network=$NAME-$(printf %s "$cache" | sha256sum | cut -c1-8)
+
 make_network() {
-  podman network exists $NAME && return 0
-  podman network create --driver bridge --subnet "${FRANGIBLE_CLUSTER_SUBNET:-10.93.7.0/24}" $NAME >/dev/null ||
-    fail "the network of the nodes could not be made (podman's message is above)" "Where the addresses are in use, name others: FRANGIBLE_CLUSTER_SUBNET=10.93.8.0/24 make cluster"
+  podman network exists "$network" || podman network create "$network" >/dev/null || fail "the network of the nodes could not be made (podman's message is above)"
 }
 
 prepare_machine() {

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by `cluster`: the cluster comes and goes.
 
 # The nodes' containers that exist, running or not.
@@ -9,13 +10,15 @@ build() {
   [ "$way" = pull ] || build_node_image
 }
 
+# A cluster that runs is left alone, also when its nodes would be built differently by now.
 up() {
   local began=$SECONDS image=$PUBLISHED_IMAGE
-  build
+  prepare_machine
   if complete; then
     say "the cluster runs already: KUBECONFIG=$KUBECONFIG"
     return
   fi
+  build
   [ -z "$(nodes)" ] || timed "removing a cluster that does not answer" kind delete cluster --name $NAME
   if [ "$way" = build ]; then
     image=$NODE_IMAGE
@@ -68,10 +71,18 @@ down() {
 
 # What podman keeps when its last container is gone: the network with its name server, volumes, and the mount of its store.
 leave_nothing() {
-  podman network rm -f $NAME >/dev/null 2>&1 || true
+  podman network rm -f "$network" >/dev/null 2>&1 || true
   podman volume prune -f >/dev/null 2>&1 || true
-  awk -v below="$cache/podman/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -r | xargs -r umount 2>/dev/null || true
+  mounts | xargs -r umount 2>/dev/null || true
+  local left
+  left=$(mounts; processes)
+  [ -z "$left" ] || fail "something of the cluster is left" "$left"
 }
+
+mounts() { awk -v below="$cache/podman/" 'index($5, below) == 1 {print $5}' /proc/self/mountinfo | sort -r; }
+
+# Monitors of containers and the name server of their network name the folder of their state.
+processes() { grep -lszF "$cache/podman/" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3 | grep -vx $$ | xargs -r ps -o pid=,args= -p 2>/dev/null || true; }
 
 status() {
   print_environment >/dev/null
