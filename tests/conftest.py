@@ -31,11 +31,11 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever lies under tests/lab needs the lab, under tests/api a kube-apiserver, under tests/cluster a cluster."""
+    """Whatever lies under tests/lab needs the lab, under tests/api a kube-apiserver, under tests/cluster a cluster; a law is the same in a wheel."""
     for item in items:
-        for place in ("lab", "api", "cluster"):
+        for place, marker in (("lab", "lab"), ("api", "api"), ("cluster", "cluster"), ("property", "once")):
             if TESTS / place in item.path.parents:
-                item.add_marker(place)
+                item.add_marker(marker)
 
 
 skipped: list[str] = []

@@ -19,6 +19,8 @@ from frangible.platforms import BurnerState
 from frangible.platforms.burning import BurnerFolder, HostBurners
 from frangible.platforms.hosts import HostsPlatform
 
+pytestmark = pytest.mark.once
+
 LONG = 120.0
 """Seconds; ends burners that a failed test left."""
 

@@ -17,6 +17,8 @@ from frangible.lab.files import alert_rules
 from frangible.lab.parts import find_tools
 from frangible.metrics import PrometheusMetrics
 
+pytestmark = pytest.mark.once
+
 LABELS = {"environment": "lab-x"}
 HYPOTHESIS = """\
 name: noticed

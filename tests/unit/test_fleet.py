@@ -19,6 +19,8 @@ from frangible.fleet import Ended, Fleet, StopRule, Wanted, prepare_all, worst
 from frangible.home import Home
 from frangible.inventory import Inventory, Selection, load_inventory
 
+pytestmark = pytest.mark.once
+
 TRIVIAL = """\
 title: trivial
 description: one probe, no fault

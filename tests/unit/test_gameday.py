@@ -31,6 +31,8 @@ from frangible.locks import FileLockStore
 from frangible.process import ProcessIdentity
 from frangible.schemas import schemas
 
+pytestmark = pytest.mark.once
+
 EXAMPLE = Path(__file__).parents[2] / "ci" / "gameday.yaml"
 TRIVIAL = """\
 title: trivial

@@ -15,6 +15,8 @@ from frangible.judge.bounds import percent
 from frangible.judge.limits import drop_limits, share_limits
 from frangible.metrics import Sample, Series
 
+pytestmark = pytest.mark.once
+
 BASELINE, EFFECT, RECOVERY = WindowName.BASELINE, WindowName.EFFECT, WindowName.RECOVERY
 WINDOWS = {BASELINE: Window(BASELINE, 1000.0, 1030.0), EFFECT: Window(EFFECT, 1040.0, 1100.0), RECOVERY: Window(RECOVERY, 1105.0, 1125.0)}
 LABELS = (("instance", "a:1"), ("job", "generator"))

@@ -20,6 +20,8 @@ from frangible.environment import Basic, PrometheusSettings, Secret
 from frangible.errors import ObserverFailed
 from frangible.metrics import Metrics, PrometheusMetrics, Sample
 
+pytestmark = pytest.mark.once
+
 T = 1_700_000_000.0
 SAMPLES = "\n".join(
     [

@@ -19,6 +19,8 @@ from frangible.errors import InventoryError
 from frangible.inventory import load_inventory
 from frangible.notifying import Notifying
 
+pytestmark = pytest.mark.once
+
 TOKEN = "glsa_t0psecret"
 KEY = "hunter2-hunter2"
 PATH = "/services/T0/B0/s3cretpath"

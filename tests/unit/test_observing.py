@@ -17,6 +17,8 @@ from frangible.judge.blocks import block_series
 from frangible.metrics import Metrics, PrometheusMetrics
 from frangible.observing import Current, current, observe, steady, wait_until_held
 
+pytestmark = pytest.mark.once
+
 BEFORE, AFTER = 120, 180
 """Seconds of samples before and after the tests begin: those in the future appear as time goes by."""
 WINDOW = Window(WindowName.EFFECT, 0.0, 0.0)

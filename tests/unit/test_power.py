@@ -17,6 +17,8 @@ from frangible.platforms import NodeState
 from frangible.platforms.power import CommandDriver, RackDriver
 from frangible.process import ProcessIdentity, host_processes
 
+pytestmark = pytest.mark.once
+
 type Answer = Callable[[dict[str, str]], bytes | None]
 type StartRack = Callable[[Answer], Path]
 

@@ -35,6 +35,8 @@ from frangible.supervisor.faults import Faults
 if TYPE_CHECKING:
     from frangible.supervisor.admitting import Admitted
 
+pytestmark = pytest.mark.once
+
 NODE = Target("node", "n1")
 
 

@@ -18,6 +18,8 @@ from frangible.platforms import open_platform
 from frangible.platforms.services import CommandServices
 from frangible.validation import primitives_of
 
+pytestmark = pytest.mark.once
+
 CONTROL = """
 import os, signal, subprocess, sys, time
 from pathlib import Path

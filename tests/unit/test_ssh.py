@@ -28,6 +28,8 @@ from frangible.process import ProcessIdentity, boot_id
 
 from ..sshd import Server, key, listening, masters, over, until
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:

@@ -19,6 +19,8 @@ from frangible.platforms.ssh import SshTransport
 from ..conftest import NOT_POSSIBLE
 from ..sshd import Server, listening
 
+pytestmark = pytest.mark.once
+
 ADDRESSES = IPv4Network("198.18.0.0/15")
 """Addresses for tests of devices (RFC 2544)."""
 
