@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from frangible.channel import Channel
 
-__all__ = ["RUNNER", "SUPERVISOR", "imported", "leave", "log_to", "told_to_go"]
+__all__ = ["JUDGING", "RUNNER", "SUPERVISOR", "imported", "leave", "log_to", "told_to_go"]
 
 SUPERVISOR = (
     "frangible.supervisor.watch",
@@ -31,6 +31,16 @@ SUPERVISOR = (
     "frangible.platforms.hosts",
 )
 """What every run's supervisor imports sooner or later: all of it while its run is being planned."""
+JUDGING = (
+    "frangible.hypothesis",
+    "frangible.injection",
+    "frangible.inventory",
+    "frangible.judge",
+    "frangible.metrics",
+    "frangible.observing",
+    "scipy.special",
+)
+"""What is needed besides by the two processes of a run with a hypothesis."""
 RUNNER = ("chaoslib.experiment", "frangible.control")
 """The same of a chaoslib process."""
 

@@ -21,7 +21,7 @@ from typing import NoReturn
 from setproctitle import setproctitle, setthreadtitle
 
 from frangible import ahead
-from frangible.channel import Channel
+from frangible.channel import Channel, ChannelClosed, Message
 from frangible.forkserver import FORK
 from frangible.plan import Plan
 
@@ -35,6 +35,7 @@ def main() -> int:
     """Serve until whoever started this is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numerics are imported with one thread: who has more must not fork
     # What fails here fails again, and is said, in the process that needs it.
     if ahead.imported((*ahead.SUPERVISOR, *ahead.RUNNER, *ITSELF)) is None:
         with contextlib.suppress(Exception):
@@ -83,7 +84,7 @@ class Server:
             self._fork(*asked)
         elif asked:
             with asked[0], contextlib.suppress(OSError, ValueError):
-                ahead.imported(json.loads(asked[0].recv(65536)))
+                ahead.imported(json.loads(asked[0].recv(65536)))  # what fails here fails again, and is said, where it is needed
         return True
 
     def _fork(self, answers: socket.socket, starter: socket.socket) -> None:
@@ -131,11 +132,15 @@ def _only(*descriptors: int) -> None:
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
-def _named(module: str, folder: Path) -> None:
-    """Be seen by `ps` and `sys.argv` as the process that is started directly."""
+def _set_out(module: str, request: Message) -> Path:
+    """Be seen by `ps` and `sys.argv` as the process that is started directly, with the variables of whoever asked; return the run's folder."""
+    folder = Path(request["folder"])
     setproctitle(f"python -m {module} {folder}")
     setthreadtitle("python")  # a name with spaces leads those astray who split /proc/PID/stat, such as the interpreter's own count of its threads
     sys.argv[:] = [module, str(folder)]
+    os.environ.clear()
+    os.environ.update(request["variables"])
+    return folder
 
 
 def _supervise(answers: int, starter: int) -> int:
@@ -147,31 +152,36 @@ def _supervise(answers: int, starter: int) -> int:
     asked.close_here()
     if request is None:
         return 0
-    folder = Path(request["folder"])
-    _named("frangible.supervisor", folder)
-    os.environ.clear()
-    os.environ.update(request["variables"])
-    channel = Channel.inherited(starter)
-    if not ahead.told_to_go(channel):
-        return 0
-    ahead.log_to(folder / "supervisor.log")
+    # Forked before this process has written to much of its memory: it would be copied twice.
     child, theirs = Channel.pair()
     pid = os.fork()
     if pid == 0:
-        channel.close_here()
         child.close_here()
-        _as_process(lambda: _experiment(folder, theirs))
+        _as_process(lambda: _experiment(request, theirs))
     theirs.close_here()
+    folder = _set_out("frangible.supervisor", request)
+    channel = Channel.inherited(starter)
     from frangible.supervisor.child import ForkedProcess
+
+    process = ForkedProcess(pid)
+    if not ahead.told_to_go(channel):
+        child.close()
+        process.wait()
+        return 0
+    ahead.log_to(folder / "supervisor.log")
+    with contextlib.suppress(ChannelClosed):  # the supervisor notices by itself
+        child.send({"type": "go"})
     from frangible.supervisor.watch import Supervisor
 
-    return Supervisor(Plan.load(folder), child, child_process=ForkedProcess(pid), starter=channel).run()
+    return Supervisor(Plan.load(folder), child, child_process=process, starter=channel).run()
 
 
-def _experiment(folder: Path, supervisor: Channel) -> int:
+def _experiment(request: Message, supervisor: Channel) -> int:
     """Be the chaoslib process of one run."""
     _only(supervisor.fileno())
-    _named("frangible.runner", folder)
+    folder = _set_out("frangible.runner", request)
+    if not ahead.told_to_go(supervisor):
+        return 0
     ahead.log_to(folder / "chaos.log")
     from frangible.admission import Link
     from frangible.runner import run

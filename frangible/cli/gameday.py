@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,12 +168,14 @@ def _conduct(day: "GameDay", *, quiet: bool) -> "Conduct":
 
 def _show(fleet: "Fleet", *, quiet: bool) -> None:
     """Run a wave; who presses Ctrl-C twice leaves, and what went on is told as such."""
-    from frangible.cli.many import LeftAlone, run_fleet
+    from frangible.cli.many import LeftAlone, fork_from, run_fleet
+    from frangible.forkserver import fork_server
 
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(suppress(LeftAlone))
+        if len(fleet.plans) > 1:
+            fork_from(stack.enter_context(fork_server()), fleet)
         run_fleet(fleet, quiet=quiet)
-    except LeftAlone:
-        return
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

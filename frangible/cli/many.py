@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,13 +23,14 @@ from frangible.fleet import Ended, Fleet, worst
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from frangible.forkserver import ForkServer
     from frangible.home import Home
     from frangible.hypothesis import Hypothesis
     from frangible.inventory import Environment, Inventory, Selection
     from frangible.plan import Plan
     from frangible.progress import Event, IndicatorReading
 
-__all__ = ["LeftAlone", "chosen", "hypotheses_of", "labels", "parse_selection", "run_fleet", "run_many", "summary"]
+__all__ = ["LeftAlone", "chosen", "fork_from", "hypotheses_of", "labels", "parse_selection", "run_fleet", "run_many", "summary"]
 
 LABEL = "label:"
 FIELDS = ("region", "parent", "owner", "tier")
@@ -245,6 +246,15 @@ def run_fleet(fleet: Fleet, *, quiet: bool) -> tuple[Ended, ...]:
         raise
     finally:
         view.close()
+
+
+def fork_from(server: "ForkServer", fleet: Fleet) -> None:
+    """Let the runs of a fleet be forked from this server."""
+    from frangible import ahead, launch
+
+    fleet.start = partial(launch.start_forked, server=server)
+    if any(plan.hypotheses for plan in fleet.plans):
+        server.imports(ahead.JUDGING)
 
 
 def run_many(fleet: Fleet, *, as_json: bool, quiet: bool) -> int:

@@ -6,7 +6,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -117,7 +116,6 @@ def _many(
     home: Home, choice: Choice, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str, *, dry_run: bool, as_json: bool, quiet: bool
 ) -> int:
     """Run several; everything is planned before the first one starts."""
-    from frangible import launch
     from frangible.cli import many
     from frangible.fleet import Fleet, StopRule, Wanted, prepare_all
 
@@ -136,7 +134,7 @@ def _many(
     if len(plans) == 1:
         return many.run_many(fleet, as_json=as_json, quiet=quiet)
     with early.fork_server_of_the_runs() as server:
-        fleet.start = partial(launch.start_forked, server=server)
+        many.fork_from(server, fleet)
         return many.run_many(fleet, as_json=as_json, quiet=quiet)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from frangible import forkserver, launch
+from frangible import ahead, forkserver, launch
 from frangible.channel import Channel
 from frangible.cli.early import asks_for_many_runs
 from frangible.forkserver import Forked, ForkServer, fork_server
@@ -248,6 +248,23 @@ def test_a_process_that_is_not_told_to_begin_ends_without_a_trace(server: ForkSe
     ours.close()
     assert forked.wait() == 0
     assert not home.path.exists()
+
+
+def test_numerics_are_imported_before_the_fork_and_with_one_thread(start: Starting, server: ForkServer) -> None:
+    server.imports(ahead.JUDGING)
+    handle = start(A_MOMENT)
+    admitted(handle)
+    for process in (psutil.Process(server.process.pid), *roles(handle)):
+        assert "/scipy/" in Path(f"/proc/{process.pid}/maps").read_text()
+    assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) == 1, "who forks has one thread"
+    assert verdict(handle) == "inconclusive"
+
+
+def test_what_cannot_be_imported_does_not_end_the_server(start: Starting, server: ForkServer) -> None:
+    server.imports(["no.such.module"])
+    handle = start()
+    assert isinstance(handle.supervisor, Forked)
+    assert verdict(handle) == "inconclusive"
 
 
 def test_variables_are_those_of_whoever_starts_the_run(start: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
