@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frangible.agenda import Agenda
-    from frangible.examining import Check
+    from frangible.trials import Check
 
 __all__ = ["DayReport", "Looked", "RunOutcome", "markdown"]
 

@@ -4,13 +4,14 @@ A trial says what was found or raises an error of ours; `tried` makes a check of
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from frangible.errors import FrangibleError, ObserverFailed, PlatformError
 from frangible.reverting import SKEW
+from frangible.trials import Check, Trial, in_turn
 
 if TYPE_CHECKING:
     from frangible.environment import Environment, SshSettings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from frangible.metrics import Metrics
     from frangible.platforms import Platform
 
-__all__ = ["Check", "Trial", "examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "told", "tried"]
+__all__ = ["examine", "halted", "left_over", "locks_free", "observer", "platform", "stores", "told"]
 
 SSH = "ssh"
 PROBE = "doctor"
@@ -28,44 +29,10 @@ PROBE = "doctor"
 RECOVER = "`frangible recover` reverts leases, `frangible halt off` lifts the halt"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was tried."""
-
-    name: str
-    ok: bool
-    found: str
-    advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One thing to try: `attempt` returns what was found, or raises an error of ours."""
-
-    name: str
-    attempt: Callable[[], str]
-    advice: str
-    after: str = ""
-    """Name of the trial that it stands on: where that failed, `examine` does not try this one."""
-
-
-def tried(trial: Trial) -> Check:
-    """Try it."""
-    try:
-        return Check(trial.name, ok=True, found=trial.attempt())
-    except (FrangibleError, OSError) as error:
-        return Check(trial.name, ok=False, found=str(error), advice=trial.advice)
-
-
 def examine(home: "Home", environment: "Environment", hypotheses: "Iterable[Hypothesis]") -> Iterator[Check]:
     """Try everything, one after the other; what stands on a part that failed is not tried."""
-    failed: set[str] = set()
     in_force = Trial("nothing in force", partial(_in_force, home, environment.name), RECOVER)
-    for trial in (*observer(environment, hypotheses), *platform(environment), *told(environment), *stores(home), in_force):
-        if trial.after not in failed:
-            check = tried(trial)
-            failed |= set() if check.ok else {check.name}
-            yield check
+    yield from in_turn(chain(observer(environment, hypotheses), platform(environment), told(environment), stores(home), (in_force,)))
 
 
 # --- the observer -----------------------------------------------------------------------------------------------------
@@ -161,6 +128,9 @@ def platform(environment: "Environment") -> Iterator[Trial]:
     except FrangibleError as error:
         yield Trial("platform", partial(_fail, str(error)), "correct `platform:` of the environment")
         return
+    if environment.platform.kind == "kubernetes":
+        yield from _on_cluster(opened)
+        return
     if environment.platform.ssh is not None:
         yield Trial(
             SSH, partial(_ssh, environment.platform.ssh), "try it by hand with `ssh -v`; `platform.ssh` of the environment says how the host is reached"
@@ -171,6 +141,21 @@ def platform(environment: "Environment") -> Iterator[Trial]:
     if environment.nodes:
         advice = "may this user write below `platform.root` of the environment?"
         yield Trial("lease copies", partial(_copy, opened, environment.nodes[0].name), advice, SSH)
+
+
+def _on_cluster(opened: "Platform") -> Iterator[Trial]:
+    """Yield the trials of a cluster, then locks and lease copies, which are objects of its own there."""
+    from frangible.clustertrials import ClusterTrials, permissions_of
+    from frangible.platforms.kubernetes.permissions import Level
+    from frangible.platforms.kubernetes.platform import KubernetesPlatform
+
+    if not isinstance(opened, KubernetesPlatform):
+        return
+    trials = ClusterTrials(opened)
+    yield from trials
+    after, advice = permissions_of(Level.RESTART), "they are Leases and ConfigMaps of frangible's own namespace"
+    yield Trial("locks", partial(_lock, opened, opened.environment.name), advice, after)
+    yield Trial("lease copies", partial(_copy, opened, next(iter(trials.nodes), PROBE)), advice, after)
 
 
 def _fail(message: str) -> str:

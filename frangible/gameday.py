@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frangible import examining
 from frangible.afteraction import DayReport, Looked, RunOutcome
 from frangible.errors import FrangibleError, InputError, Refused
-from frangible.examining import Check, Trial
 from frangible.fleet import Ended, Fleet, StopRule, Wanted, prepare_all, worst
+from frangible.trials import Check, Trial, in_turn, tried
 
 if TYPE_CHECKING:
     from frangible.agenda import Agenda, Step, Window
@@ -72,9 +73,9 @@ class GameDay:
 
 def checks(day: GameDay, at: float) -> Iterator[Looked]:
     """Look at everything that keeps a run from giving a verdict; nothing is injected. `at`: when the day is to begin, seconds since the epoch."""
-    yield Looked("", examining.tried(Trial("time window", partial(_in_window, day.agenda.when, at), "wait with `--at`, or correct `when` of the plan")))
+    yield Looked("", tried(Trial("time window", partial(_in_window, day.agenda.when, at), "wait with `--at`, or correct `when` of the plan")))
     for trial in (examining.halted(day.home), *examining.stores(day.home)):
-        yield Looked("", examining.tried(trial))
+        yield Looked("", tried(trial))
     fit: dict[str, list[ExperimentFile]] = {name: [] for name in day.environments()}
     for step in dict.fromkeys((step.experiment, step.environment.name) for step in day.steps):
         yield _validated(day, *step, fit)
@@ -120,15 +121,14 @@ def _examined(day: GameDay, name: str, files: "list[ExperimentFile]") -> list[Lo
     environment = day.inventory.get(name)
     hypotheses = {known: day.known[file.path][known] for file in files for known in file.hypotheses}
     keys = {key for file in files for key in day.inventory.resource_keys(name, launch.exclusive_parts(file))}
-    trials = [
-        Trial("tier", partial(_tier, environment), "choose an environment whose tier is `staging`"),
-        examining.left_over(day.home, name),
-        *(examining.observer(environment, hypotheses.values()) if hypotheses else ()),
-        *examining.platform(environment),
-        *examining.told(environment),
-        examining.locks_free(environment, keys or day.inventory.resource_keys(name)),
-    ]
-    return [Looked(name, examining.tried(trial)) for trial in trials]
+    trials = chain(
+        [Trial("tier", partial(_tier, environment), "choose an environment whose tier is `staging`"), examining.left_over(day.home, name)],
+        examining.observer(environment, hypotheses.values()) if hypotheses else (),
+        examining.platform(environment),
+        examining.told(environment),
+        [examining.locks_free(environment, keys or day.inventory.resource_keys(name))],
+    )
+    return [Looked(name, check) for check in in_turn(trials)]
 
 
 def _tier(environment: "Environment") -> str:

@@ -44,6 +44,8 @@ class Facts:
     """Where `prometheus`, the `runner` and other observers are: a node or host name, or `outside`; empty or missing when unknown."""
     load_times: float = 1.0
     """How many times the present load is about to be offered."""
+    forbidden: tuple[str, ...] = ()
+    """What this user may not do that the run's faults need, and what grants it."""
     unanswered: tuple[str, ...] = ()
     """Guards that could not get their answer, and why."""
 
@@ -65,7 +67,7 @@ class Decision:
 
 def decide(facts: Facts) -> Decision:
     """Ask every guard; all reasons are given at once."""
-    guards = (_tier, _stops, _leases, _unknown_targets, _nodes_at_once, _shares_of_roles, _load, _observers, _unanswered)
+    guards = (_tier, _stops, _leases, _unknown_targets, _nodes_at_once, _shares_of_roles, _load, _observers, _permissions, _unanswered)
     reasons = tuple(reason for guard in guards for reason in guard(facts))
     return Decision(reasons, NOT_YET if facts.observers.get("prometheus") else (*NOT_YET, "prometheus location"))
 
@@ -132,6 +134,10 @@ def _observers(facts: Facts) -> Iterator[str]:
         hit = sorted(target for target in set(facts.targets) if place != OUTSIDE and _same_place(place, target))
         if hit:
             yield f"{observer} runs on {_listed(hit)}, which would be hit: nobody would see what happens; choose another target, or move {observer} outside"
+
+
+def _permissions(facts: Facts) -> Iterator[str]:
+    yield from facts.forbidden
 
 
 def _unanswered(facts: Facts) -> Iterator[str]:

@@ -151,7 +151,16 @@ def _plan(
         environment_json=environment.model_dump_json(by_alias=True),
         hypotheses_json=json.dumps([known[name].model_dump(mode="json", by_alias=True) for name in file.hypotheses]),
         windows_json=file.windows.model_dump_json(by_alias=True),
+        needs=primitives_used(file),
     )
+
+
+def primitives_used(file: "ExperimentFile") -> tuple[str, ...]:
+    """Return the platform primitives that the experiment's faults use, sorted."""
+    from frangible.fault import FaultRegistry
+
+    registry = FaultRegistry()
+    return tuple(sorted(frozenset[str]().union(*(registry.load(injection.fault).needs for injection in file.injections if injection.fault))))
 
 
 def exclusive_parts(file: "ExperimentFile") -> frozenset[str]:

@@ -57,6 +57,8 @@ class Plan:
     environment_json: str
     hypotheses_json: str
     windows_json: str
+    needs: tuple[str, ...] = ()
+    """Primitives that the experiment's faults use."""
 
     @cached_property
     def environment(self) -> "Environment":
@@ -103,7 +105,7 @@ class Plan:
         """Write `plan.json` into the run's folder and return its path."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         data: dict[str, Any] = {name: value for name, value in vars(self).items() if name in self.__dataclass_fields__}
-        data |= {"folder": str(self.folder), "home": str(self.home), "keys": list(self.keys), "format": FORMAT}
+        data |= {"folder": str(self.folder), "home": str(self.home), "keys": list(self.keys), "needs": list(self.needs), "format": FORMAT}
         path = self.folder / "plan.json"
         path.write_text(json.dumps(data, indent=1))
         return path
@@ -116,7 +118,7 @@ class Plan:
             data = json.loads(path.read_text())
             if data.pop("format") != FORMAT:
                 raise FrangibleError(f"{path}: written by another version of frangible; run the experiment again")
-            data |= {"folder": Path(data["folder"]), "home": Path(data["home"]), "keys": tuple(data["keys"])}
+            data |= {"folder": Path(data["folder"]), "home": Path(data["home"]), "keys": tuple(data["keys"]), "needs": tuple(data.get("needs", ()))}
             return cls(**data)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise FrangibleError(f"{path}: expected the plan of a run, found something else: {error}") from error

@@ -10,8 +10,9 @@ from frangible.cli.group import new_app
 from frangible.cli.opening import AsJson, EnvironmentName, HypothesisFolders, InventoryPath, inventory_at
 from frangible.cli.output import print_json
 from frangible.errors import FrangibleError
-from frangible.examining import Check, examine
+from frangible.examining import examine
 from frangible.home import Home
+from frangible.trials import Check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +27,7 @@ def doctor(environment: EnvironmentName, inventory: InventoryPath = None, hypoth
     """Check that an environment can be measured and reverted; inject nothing.
 
     Inventory, Prometheus and its clock, scrape interval, each query of the hypotheses, each node, locks, lease copies, ledger and journal.
+    On Kubernetes also each permission and the manifest that grants it, the API server's clock, kubelets' figures, helper pods, left-overs.
     Exits with 0 when all is well, with 1 when something is not.
 
     \b

@@ -1,6 +1,6 @@
 """How nodes and services of an environment are reached: primitives that faults compose."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -117,6 +117,9 @@ class Platform(Protocol):
 
     def observers(self) -> Mapping[str, str]:
         """Return where `runner`, `prometheus` and others that watch are right now: a node, a host, or `outside`; what is not known is left out."""
+
+    def forbidden(self, primitives: Iterable[str]) -> tuple[str, ...]:
+        """Return what this user may not do that a run which injects by these primitives needs, and what would grant it; empty when all is allowed."""
 
     def node(self, name: str) -> NodeState:
         """Look at one node."""

@@ -2,7 +2,7 @@
 
 import difflib
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -63,6 +63,10 @@ class HostsPlatform:
         prometheus = self.environment.prometheus
         found = {"runner": socket.gethostname()}
         return found if prometheus is None or not prometheus.runs_on else found | {"prometheus": prometheus.runs_on}
+
+    def forbidden(self, primitives: Iterable[str]) -> tuple[str, ...]:  # noqa: ARG002 - no operating system is asked beforehand
+        """Return nothing: files and commands say no when they are used, and `frangible doctor` uses them."""
+        return ()
 
     def node(self, name: str) -> NodeState:
         """Look at one node through its power driver."""

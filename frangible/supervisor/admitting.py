@@ -75,6 +75,7 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
     observers: Mapping[str, str] = {}
     unanswered: list[str] = []
     leases: tuple[Lease, ...] = ()
+    forbidden: tuple[str, ...] = ()
     stops: dict[str, Stop] = {}
     try:
         leases = ledger.open_leases(environment=environment.name)
@@ -91,6 +92,10 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
         environment, observers = (platform.survey() if plan.injects else environment), platform.observers()
     except PlatformError as error:
         unanswered.append(f"where everything is: {error}")
+    try:
+        forbidden = platform.forbidden(plan.needs) if plan.injects else ()
+    except PlatformError as error:
+        unanswered.append(f"what this user may do: {error}")
     return Facts(
         environment=environment.name,
         tier=environment.tier,
@@ -103,6 +108,7 @@ def guard_facts(plan: "Plan", ledger: "Ledger", platform: "Platform", targets: t
         limits=environment.limits,
         observers=observers,
         load_times=load_times,
+        forbidden=forbidden,
         unanswered=tuple(unanswered),
     )
 

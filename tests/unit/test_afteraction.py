@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from frangible.afteraction import DayReport, Looked, RunOutcome, markdown
 from frangible.agenda import Agenda
-from frangible.examining import Check
+from frangible.trials import Check
 
 AGENDA = Agenda.model_validate(
     {"title": "Nodes", "people": [{"name": "Ada", "role": "lead"}], "teams": ["desk"], "waves": [{"experiments": ["x"], "environments": ["ny-1"]}]}

@@ -46,7 +46,9 @@ def measuring(clock: SettableClock, folder: Path) -> Measuring:
     empty = dict.fromkeys(("journal_url", "ledger_url", "experiment_path", "experiment", "title", "digest", "actor", "note", "ticket", "environment_json"), "")
     hypotheses = json.dumps([FLOW.model_dump(mode="json", by_alias=True)])
     windows = Windows().model_dump_json(by_alias=True)
-    plan = Plan("r", folder, folder, injects=True, has_control=True, longest_hold=5.0, keys=(), hypotheses_json=hypotheses, windows_json=windows, **empty)
+    plan = Plan(
+        "r", folder, folder, injects=True, has_control=True, longest_hold=5.0, keys=(), needs=(), hypotheses_json=hypotheses, windows_json=windows, **empty
+    )
     found = Measuring(plan, None, lambda _: None, clock)
     found.timeline.scrape_interval = 1.0
     return found

@@ -111,6 +111,11 @@ class Cluster:
         return self._api("AuthorizationV1Api")
 
     @property
+    def authentication(self) -> Any:
+        """Who this client is (AuthenticationV1Api)."""
+        return self._api("AuthenticationV1Api")
+
+    @property
     def discovery(self) -> Any:
         """Endpoints (DiscoveryV1Api)."""
         return self._api("DiscoveryV1Api")
@@ -278,7 +283,9 @@ def _of_status(who: str, status: int, message: str) -> PlatformError:
         case 401:
             return PlatformError(f"{who}: it does not know us ({message}): renew the credentials of the kubeconfig")
         case 403:
-            return PlatformError(f"{who}: a permission is missing: {message}; grant it to this user (docs/kubernetes.md has the manifests)")
+            return PlatformError(
+                f"{who}: a permission is missing: {message}; grant it to this user (`frangible doctor` says what grants it, docs/access.md how)"
+            )
         case _ if status in PASSING:
             return _Passing(f"{who}: it cannot answer now ({status}): {message}")
         case _:

@@ -2,7 +2,7 @@
 
 import copy
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -65,6 +65,12 @@ class KubernetesPlatform:
     def observers(self) -> Mapping[str, str]:
         """Return this host, or where this pod is; and where Prometheus is, pod by pod where a workload runs it."""
         return {"runner": self._runner, **self._prometheus()}
+
+    def forbidden(self, primitives: Iterable[str]) -> tuple[str, ...]:
+        """Ask the cluster what its user may do."""
+        from frangible.platforms.kubernetes.access import Access
+
+        return Access(self.looker).forbidden(primitives)
 
     def node(self, name: str) -> NodeState:
         """Look at one node."""

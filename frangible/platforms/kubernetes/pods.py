@@ -133,7 +133,7 @@ class HelperPods:
                 cluster.ask(cluster.core.create_namespaced_pod, self.namespace, body)
         except PlatformError as error:
             if "serviceaccount" in str(error):
-                raise PlatformError(f"{error}; create it: docs/kubernetes.md has the manifest") from error
+                raise PlatformError(f"{error}; create it: deploy/frangible has the manifest") from error
             raise
         seen: Seen | None = None
         for items in cluster.follow(cluster.core.list_namespaced_pod, self.namespace, field_selector=f"metadata.name={name}", seconds=COME_UP):
