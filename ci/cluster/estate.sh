@@ -73,12 +73,15 @@ estate_image() {
 # A tag says nothing about what nodes have under it; this cluster's own note does.
 loaded_image() { kubectl -n kube-system get configmap frangible-estate -o 'jsonpath={.data.image}' 2>/dev/null || true; }
 
+load_into_nodes() {
+  kind load image-archive --name $NAME "$cache/estate.tar" >"$cache/load.log" 2>&1 || { tail -n 5 "$cache/load.log" >&2; fail "kind could not load the estate's image"; }
+}
+
 load_image() {
   local wanted
   wanted=$(cat "$cache/estate.id")
   [ "$(loaded_image)" != "$wanted" ] || return 0
-  timed "loading the estate's image into the nodes" kind load image-archive --name $NAME "$cache/estate.tar" 2>"$cache/load.log" ||
-    { tail -n 5 "$cache/load.log" >&2; fail "kind could not load the estate's image"; }
+  timed "loading the estate's image into the nodes" load_into_nodes
   kubectl -n kube-system create configmap frangible-estate "--from-literal=image=$wanted" --dry-run=client -o yaml | kubectl apply -f - >/dev/null
 }
 

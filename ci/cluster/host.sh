@@ -148,11 +148,20 @@ make_network() {
   podman network exists "$network" || podman network create "$network" >/dev/null || fail "the network of the nodes could not be made (podman's message is above)"
 }
 
+# Every node watches files with some fifteen instances of inotify, and the kernel's usual limit of 128 is for all of them together.
+INOTIFY=/proc/sys/fs/inotify/max_user_instances
+
+raise_limits() {
+  [ "$(cat $INOTIFY)" -lt 1024 ] || return 0
+  echo 1024 2>/dev/null >$INOTIFY || say "$INOTIFY is $(cat $INOTIFY) and cannot be raised: beside another cluster, kubelet may not start"
+}
+
 prepare_machine() {
   choose_way
   if [ "$way" = build ]; then
     check_machine
     install_packages
+    raise_limits
     configure_podman
   fi
   use_runtime

@@ -19,7 +19,7 @@ up() {
     return
   fi
   build
-  [ -z "$(nodes)" ] || timed "removing a cluster that does not answer" kind delete cluster --name $NAME
+  [ -z "$(nodes)" ] || timed "removing a cluster that does not answer" delete
   if [ "$way" = build ]; then
     image=$NODE_IMAGE
     make_network
@@ -39,6 +39,8 @@ create() { # IMAGE
   [ -x "$bin/kubectl" ] || fetch_kubectl
   kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
 }
+
+delete() { kind delete cluster --name $NAME >"$cache/delete.log" 2>&1 || { cat "$cache/delete.log" >&2; fail "kind could not delete the cluster"; }; }
 
 # A published node has the kubectl that fits it.
 fetch_kubectl() { "$bin/runtime" cp "$CONTROL_PLANE:/usr/bin/kubectl" "$bin/kubectl" >/dev/null; }
@@ -62,8 +64,7 @@ down() {
   use_runtime
   [ -x "$bin/runtime" ] || return 0
   if [ -n "$(nodes)" ]; then
-    timed "removing the cluster" kind delete cluster --name $NAME 2>"$cache/delete.log" ||
-      { cat "$cache/delete.log" >&2; fail "kind could not delete the cluster"; }
+    timed "removing the cluster" delete
   fi
   rm -f "$cache/kubeconfig" "$cache/inventory.yaml"
   [ "$way" = pull ] || leave_nothing

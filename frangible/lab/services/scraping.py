@@ -16,7 +16,7 @@ __all__ = ["targets"]
 
 ENVIRONMENT_LABEL = "app.kubernetes.io/instance"
 PORT = "metrics"
-"""A container is scraped at its port of this name."""
+"""A container is scraped at its port whose name begins so: names are unique in a pod."""
 
 
 def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def _of(pod: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         node = said.get(NODE_VARIABLE) or pod["spec"]["nodeName"]
         labels = {"environment": pod["metadata"]["labels"].get(ENVIRONMENT_LABEL, ""), "node": node, "service": name, "job": name}
         for port in container.get("ports", ()):
-            if port.get("name") == PORT:
+            if port.get("name", "").startswith(PORT):
                 yield {"targets": [f"{address}:{port['containerPort']}"], "labels": labels}
 
 
