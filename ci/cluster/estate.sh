@@ -152,14 +152,14 @@ inventory_entry() { # NAME NATS POSTGRES VERSION DESCRIPTION
       - {name: risk, version: "$4", workload: deployment/risk}
       - {name: execution, version: "$4", workload: deployment/execution}
     middleware:
-      - {name: nats, version: "$2", workload: statefulset/nats}
+      - {name: nats, version: "$2", workload: deployment/nats}
       - {name: postgres, version: "$3", workload: statefulset/postgres}
 INVENTORY
 }
 
 write_inventory() {
   local nats postgres version
-  nats=$(version_of statefulset/nats nats-server --version)
+  nats=$(version_of deployment/nats nats-server --version)
   postgres=$(version_of statefulset/postgres postgres --version)
   version=$(version_of deployment/gateway python3 -c 'import importlib.metadata; print(importlib.metadata.version("frangible"))')
   {
@@ -177,7 +177,7 @@ environments:
     labels: {environment: k8s}
 INVENTORY
     inventory_entry robust "$nats" "$postgres" "$version" "two of everything that takes orders, one on each worker"
-    inventory_entry fragile "$nats" "$postgres" "$version" "one of everything that takes orders, on one worker"
+    inventory_entry fragile "$nats" "$postgres" "$version" "one of everything that takes orders, on one worker; short of CPU; does not reconnect"
   } >"$cache/inventory.yaml.new"
   mv "$cache/inventory.yaml.new" "$cache/inventory.yaml"
 }

@@ -25,6 +25,7 @@ up() {
     make_network
   fi
   timed "creating the cluster" create "$image"
+  [ "$way" = pull ] || favour_nodes
   timed "settling names" settle_names
   say "the cluster is up after $((SECONDS - began)) s: eval \"\$(ci/cluster/cluster env)\""
 }
@@ -38,6 +39,18 @@ create() { # IMAGE
     { tail -n 15 "$cache/create.log" >&2; fail "kind could not create the cluster" "The whole of what it said is in $cache/create.log."; }
   [ -x "$bin/kubectl" ] || fetch_kubectl
   kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
+}
+
+# Nodes stand for machines. As cgroups are weighed, all of them together would get as much of a busy machine's CPUs as a single process.
+favour_nodes() {
+  local group
+  group=$(sed -nE 's#^([0-9]+:[^:]*\bcpu\b[^:]*|0:):(/.*)?/libpod-.*#\2#p' "/proc/$(podman inspect -f '{{.State.Pid}}' $CONTROL_PLANE)/cgroup" | head -n1)
+  raise 16384 "/sys/fs/cgroup/cpu$group/cpu.shares" # v1: 1024 is one process's
+  raise 1600 "/sys/fs/cgroup$group/cpu.weight"      # v2: 100 is
+}
+
+raise() { # NUMBER FILE
+  [ ! -f "$2" ] || [ "$(cat "$2")" -ge "$1" ] || echo "$1" >"$2" || say "$2 cannot be raised: on a busy machine the cluster will be slow"
 }
 
 delete() { kind delete cluster --name $NAME >"$cache/delete.log" 2>&1 || { cat "$cache/delete.log" >&2; fail "kind could not delete the cluster"; }; }
