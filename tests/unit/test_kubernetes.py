@@ -94,6 +94,12 @@ def test_a_cluster_that_cannot_be_asked_leaves_the_environment_as_declared_and_s
     assert "names no cluster that can be reached" in surveyed(found)[1]
 
 
+def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes.client", None)
+    with pytest.raises(PlatformError, match=r"whose client is not installed: pip install 'frangible\[kubernetes\]'"):
+        open_platform(declared(tmp_path)).survey()
+
+
 def test_what_the_platform_does_not_offer_is_an_error_that_names_the_key(tmp_path: Path) -> None:
     platform = open_platform(declared(tmp_path))
     for call in (lambda: platform.power_off("n"), platform.load, lambda: platform.set_load(1.0)):

@@ -235,9 +235,13 @@ class Cluster:
     @cached_property
     def _client(self) -> Any:
         """The client of this environment alone."""
-        from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
-
+        try:
+            from kubernetes.client import ApiClient, Configuration
+            from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
+        except ImportError as error:
+            raise PlatformError(
+                f"environment {self.environment} is on Kubernetes, whose client is not installed: pip install 'frangible[kubernetes]'"
+            ) from error
         configuration, file = Configuration(), self._file()
         try:
             if file is None:
@@ -266,9 +270,10 @@ class Cluster:
         return named
 
     def _api(self, name: str) -> Any:
+        made = self._client
         from kubernetes import client
 
-        return getattr(client, name)(self._client)
+        return getattr(client, name)(made)
 
 
 def _of_status(who: str, status: int, message: str) -> PlatformError:
