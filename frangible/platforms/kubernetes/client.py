@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CONNECT", "READ", "Answer", "Cluster", "Conflict", "Gone", "NotFound"]
 
-CONNECT = 3.0
-"""Seconds that a connection to the API server may take."""
+CONNECT = 5.0
+"""Seconds that a connection to the API server may take, TLS included."""
 READ = 10.0
 """Seconds that it may be silent before an answer."""
 PATIENCE = 6.0
-"""Seconds in which a request that failed for a passing reason is made again."""
+"""Seconds in which a request that failed for a passing reason is begun again."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be others a moment later."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
