@@ -70,7 +70,10 @@ class _Recovery:
         # Copies are looked for afterwards: asking every environment takes long, and most of what is open is in the ledger.
         tried = {lease.id for lease in known}
         for environment in self.inventory.environments if self.inventory else ():
-            self._revert_all([lease for lease in self._copies(environment, ledger) if lease.id not in tried], live, ledger)
+            # Environments that keep their copies in one place see each other's.
+            found = [lease for lease in self._copies(environment, ledger) if lease.id not in tried]
+            tried |= {lease.id for lease in found}
+            self._revert_all(found, live, ledger)
         if journal is not None:
             self._close_runs(journal, live)
         self.report.in_progress.extend(sorted(live))
@@ -129,7 +132,8 @@ class _Recovery:
             try:
                 lease = Lease.from_json(text)
             except LedgerError as error:
-                self.report.problems.append(f"environment {environment}: the lease copy {name} is left alone: {error}")
+                problem = f"the lease copy {name} is left alone: {error}"
+                self.report.problems += [] if problem in self.report.problems else [problem]
                 continue
             if lease.run_id in watched or self.run_id not in {None, lease.run_id}:
                 continue
@@ -166,6 +170,8 @@ class _Recovery:
             fault = self.registry.build(lease.fault, lease.parameters)
             reverter = Reverter(self._platform(lease.environment), ledger, ProcessIdentity.current(), settle=1.0)
             done = reverter.revert(lease, fault)
+            if ledger is not None and not done.recorded and done.by_us:
+                done = reverter.record(lease, done.detail)  # a busy ledger gets more time now that nothing is in force
         except FrangibleError as error:
             self.report.failed.append(f"{lease.id} ({lease.fault} on {lease.target} of {lease.environment}): {error}")
             return
