@@ -135,22 +135,12 @@ def platform(environment: "Environment") -> Iterator[Trial]:
         yield Trial(
             SSH, partial(_ssh, environment.platform.ssh), "try it by hand with `ssh -v`; `platform.ssh` of the environment says how the host is reached"
         )
-    try:
-        nodes = opened.survey().nodes
-    except PlatformError as error:
-        yield Trial("nodes", partial(_fail, str(error)), "is the cluster reachable from here, and may this user read nodes, pods and workloads?")
-        nodes = environment.nodes
-    for node in nodes:
+    for node in environment.nodes:
         yield Trial(f"node {node.name}", partial(_node, opened, node.name), "a run refuses a node that is off; is its power driver reachable?", SSH)
-    yield Trial(
-        "locks",
-        partial(_lock, opened, environment.name),
-        "may this user write the folder `platform.locks`, on Kubernetes Leases in `platform.namespace`, of the environment?",
-        SSH,
-    )
-    if nodes:
-        advice = "may this user write below `platform.root`, on Kubernetes ConfigMaps in `platform.namespace`, of the environment?"
-        yield Trial("lease copies", partial(_copy, opened, nodes[0].name), advice, SSH)
+    yield Trial("locks", partial(_lock, opened, environment.name), "may this user write the folder `platform.locks` of the environment?", SSH)
+    if environment.nodes:
+        advice = "may this user write below `platform.root` of the environment?"
+        yield Trial("lease copies", partial(_copy, opened, environment.nodes[0].name), advice, SSH)
 
 
 def _on_cluster(opened: "Platform") -> Iterator[Trial]:
