@@ -224,5 +224,5 @@ def test_a_user_who_may_not_evict_hears_so_at_once(objects: Objects, declare: De
     rbac.create_cluster_role_binding(
         {"metadata": {"name": name}, "roleRef": {"kind": "ClusterRole", "name": name, "apiGroup": "rbac.authorization.k8s.io"}, "subjects": [subject]}
     )
-    with pytest.raises(PlatformError, match="permission is missing.*pods/eviction"):
+    with pytest.raises(PlatformError, match=r"permission is missing.*pods/eviction"):
         open_platform(declare(user="observer")).for_lease(LEASE).drain(node, 300.0)
