@@ -165,7 +165,7 @@ def kills(count: int, seed: int, faults: Sequence[str] = MIX, *, forked: bool = 
         yield Kill(number, fault, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
 
 
-def experiments(folder: Path, hold: float = 5.0) -> dict[str, Path]:
+def experiments(folder: Path, hold: float = 6.5) -> dict[str, Path]:
     """Write an experiment for each fault, with windows as short as they can be, and their hypothesis; return them by fault."""
     hypotheses = folder / "hypotheses"
     hypotheses.mkdir()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from frangible.platforms import Platform
 
-__all__ = ["TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target", "recorded_processes"]
+__all__ = ["PROOF_EVERY", "TOGETHER", "Fault", "FaultRegistry", "JsonValue", "LoadFault", "Observation", "Prior", "Target", "recorded_processes"]
 
 type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 type Prior = dict[str, JsonValue]
@@ -24,6 +24,8 @@ ENTRY_POINTS = "frangible.faults"
 SHIPPED = "frangible.actions"
 TOGETHER = f"{SHIPPED}.together"
 """The module of the action that puts several faults in force at the same time; no fault itself."""
+PROOF_EVERY = 0.5
+"""Seconds between two looks whether a fault is still real."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from frangible import admission
 from frangible.admission import Admission, RunAborted
 from frangible.clock import SystemClock
 from frangible.errors import FaultError, FrangibleError, Refused
-from frangible.fault import Fault, LoadFault, Observation, Target, fault_parameters
+from frangible.fault import PROOF_EVERY, Fault, LoadFault, Observation, Target, fault_parameters
 from frangible.process import ProcessIdentity
 from frangible.reverting import Reverted, Reverter
 from frangible.targets import Choice, draw
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "perform", "perform_together"]
 
-PROOF_EVERY = 0.5
-"""Seconds between two looks whether the fault is still real."""
 EXPIRY_MARGIN = 120.0
 """Seconds after the planned end at which a lease whose injector is out of reach may be reverted by anybody."""
 
@@ -190,12 +188,13 @@ def _new_lease(run: Admission, fault: Fault, target: Target, hold: float) -> "Le
 
 
 def _hold(run: Admission, held: Sequence[Held], hold: float) -> None:
-    """Look at each target until the hold is over or the run is stopped; at least once."""
+    """Look at each target until the hold, which the first look begins, is over or the run is stopped; at least once."""
     clock = SystemClock()
-    end = clock.monotonic() + hold
+    end = math.inf
     while True:
         for one in held:
             _look(run, one)
+        end = min(end, clock.monotonic() + hold)
         left = end - clock.monotonic()
         if left <= 0:
             return

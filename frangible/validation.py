@@ -183,14 +183,17 @@ def _target_kind(injection: Injection) -> str:
 
 
 def _reachability_problems(file: ExperimentFile, document: Document, environment: Environment, hypothesis: Hypothesis) -> Iterator[Problem]:
+    from frangible.fault import PROOF_EVERY
     from frangible.judge import reachability
 
     declared = environment.prometheus.scrape_interval if environment.prometheus else None
+    holds, observed = _holds(file), file.windows.observe_for
     for sentence in reachability(
         hypothesis,
         scrape_interval=declared or ASSUMED_SCRAPE_INTERVAL,
         baseline=file.windows.baseline,
-        effect=max(_holds(file), file.windows.observe_for),
+        effect=max(holds, observed),
+        proof_interval=PROOF_EVERY if holds > observed else 0.0,
         recovery=file.windows.recovery_limit or hypothesis.recovery.within,
         load=hypothesis.requires.at_least if hypothesis.requires else None,
     ):

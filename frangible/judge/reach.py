@@ -23,17 +23,21 @@ LONGEST = 7 * 24 * 3600.0
 """Windows longer than a week are not suggested."""
 
 
-def reachability(hypothesis: "Hypothesis", *, scrape_interval: float, baseline: float, effect: float, recovery: float, load: float | None) -> tuple[str, ...]:
-    """Say what can never be `held`, even when every event is good, with windows of these seconds; empty when all can.
+def reachability(
+    hypothesis: "Hypothesis", *, scrape_interval: float, baseline: float, effect: float, recovery: float, load: float | None, proof_interval: float = 0.0
+) -> tuple[str, ...]:
+    """Say what can not be relied on to be `held`, even when every event is good, with windows of these seconds; empty when all can.
 
     `load` is the expected number of valid events a second; None counts with the least load that the hypothesis needs, if it states one.
+    An effect lasts from proof to proof, so `proof_interval` is what it may be shorter by than its hold; and the samples at its ends
+    may lie up to a scrape interval inside of it. Both are taken off.
     """
     rate = load if load is not None else hypothesis.requires.at_least if hypothesis.requires is not None else None
     problems = list(_load_problems(hypothesis, load))
     for indicator in hypothesis.indicators:
         problems += _baseline_problems(indicator, scrape_interval, baseline)
         if not indicator.waived_during_effect:
-            problems += _effect_problems(indicator, scrape_interval, baseline, effect, rate)
+            problems += _effect_problems(indicator, scrape_interval, baseline, effect, rate, proof_interval + scrape_interval)
     needed = hypothesis.recovery.steady_for
     if recovery < needed:
         problems.append(f"{hypothesis.name}: a recovery of {recovery:g} s is shorter than the {needed:g} s that it must be steady for")
@@ -55,11 +59,13 @@ def _baseline_problems(indicator: "AnyIndicator", scrape_interval: float, baseli
         yield f"{indicator.name}: a baseline of {baseline:g} s gives too few blocks; the shortest that can do is {_seconds(shortest)}"
 
 
-def _effect_problems(indicator: "AnyIndicator", scrape_interval: float, baseline: float, effect: float, rate: float | None) -> Iterator[str]:
+def _effect_problems(indicator: "AnyIndicator", scrape_interval: float, baseline: float, effect: float, rate: float | None, uncertain: float) -> Iterator[str]:
+    """Judge an effect that gives up to `uncertain` seconds less than it was planned for."""
+
     def enough(seconds: float) -> bool:
         if indicator.kind == "gauge":
-            return _gauge_held(indicator, scrape_interval, seconds)
-        return _ratio_held(indicator, scrape_interval, baseline, seconds, rate)
+            return _gauge_held(indicator, scrape_interval, seconds - uncertain)
+        return _ratio_held(indicator, scrape_interval, baseline, seconds - uncertain, rate)
 
     if enough(effect):
         return

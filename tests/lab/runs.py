@@ -81,7 +81,7 @@ def hypothesis(name: str, *indicators: dict[str, Any], requires: float | None = 
     return {"name": name, **load, "recovery": {"within": within, "steady-for": "1s"}, "indicators": list(indicators)}
 
 
-def write_experiment(folder: Path, *hypotheses: dict[str, Any], node: str = "app-1", fault: str = "node-loss", hold: float = 5.0, **extension: str) -> Path:
+def write_experiment(folder: Path, *hypotheses: dict[str, Any], node: str = "app-1", fault: str = "node-loss", hold: float = 6.5, **extension: str) -> Path:
     """Write an experiment and its hypotheses into a folder of their own; `fault` is `node-loss` or `placebo`."""
     function = {"node-loss": "lose_nodes", "placebo": "hold_without_fault"}[fault]
     (folder / "hypotheses").mkdir(parents=True)

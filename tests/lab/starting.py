@@ -363,7 +363,7 @@ class Estate:
         self.spare = folder / "spare.yaml"
         self.spare.write_text(yaml.safe_dump({"environments": [entry, declared[entry["parent"]]]}))
 
-    def prepare(self, environment: str, hold: float = 5.0) -> tuple[Place, Path]:
+    def prepare(self, environment: str, hold: float = 6.5) -> tuple[Place, Path]:
         """Make a home of its own and write an experiment, for an environment that is at rest."""
         folder = self.folder / f"{environment}-{next(self._numbers)}"
         experiment = write_experiment(folder / "experiment", hypothesis("flow", orders()), node=TARGET[environment], hold=hold)
@@ -390,7 +390,7 @@ class Estate:
         """What was ever powered off on the spare environment."""
         return [path.name for path in self.folder.glob("*.once")]
 
-    def begin(self, path: str, environment: str, *, hold: float = 5.0, terminal: bool = False) -> Started:
+    def begin(self, path: str, environment: str, *, hold: float = 6.5, terminal: bool = False) -> Started:
         """Start a run in a home of its own."""
         place, experiment = self.prepare(environment, hold)
         return place.start(path, experiment, environment, terminal=terminal)

@@ -217,8 +217,8 @@ def test_a_fault_that_was_healed_or_never_happened_is_not_proven(estate):
 
     flow = hypothesis("flow", orders())
     healed, disabled = side_by_side(
-        lambda: estate.run(NEWYORK, "healed", flow, on_event=heal, hold=6.0),
-        lambda: estate.run(UNPLUGGED, "disabled", flow, hold=6.0),
+        lambda: estate.run(NEWYORK, "healed", flow, on_event=heal, hold=6.5),
+        lambda: estate.run(UNPLUGGED, "disabled", flow, hold=6.5),
     )
     estate.lab.wait_ready(NEWYORK, "app-1")
     for ended in (healed, disabled):
@@ -287,7 +287,7 @@ def test_an_environment_without_load_is_not_exercised(estate):
 
         idle, slack = side_by_side(
             lambda: estate.run(LONDON, "idle", flow, baseline_limit="5s"),
-            lambda: estate.run(NEWYORK, "slack", flow, on_event=when_proven, hold=6.0, recovery_limit="2s"),
+            lambda: estate.run(NEWYORK, "slack", flow, on_event=when_proven, hold=6.5, recovery_limit="2s"),
         )
     estate.lab.wait_ready(NEWYORK, "app-1")
     assert (idle.outcome, idle.record.ending) == ("inconclusive", "no-baseline"), idle.why
@@ -308,8 +308,8 @@ def test_a_placebo_is_held_on_the_robust_and_on_the_fragile_environment(estate):
     """Whoever does nothing to a healthy environment finds nothing."""
     flow = hypothesis("flow", orders())
     for ended in side_by_side(
-        lambda: estate.run(LONDON, "placebo", flow, fault="placebo", hold=6.0),
-        lambda: estate.run(NEWYORK, "placebo", flow, fault="placebo", node="exec-1", hold=6.0),
+        lambda: estate.run(LONDON, "placebo", flow, fault="placebo", hold=6.5),
+        lambda: estate.run(NEWYORK, "placebo", flow, fault="placebo", node="exec-1", hold=6.5),
     ):
         assert ended.outcome == "held", ended.why
 

@@ -47,7 +47,7 @@ class Stop:
 
     def __call__(self, estate: Estate) -> "Stopped":
         """Start a run, wait for the phase, stop the run, wait for its end."""
-        hold = 30.0 if self.phase == "effect" else 5.5
+        hold = 30.0 if self.phase == "effect" else 6.5
         started = estate.begin(self.path, self.environment, hold=hold, terminal=self.how == "Ctrl-C")
         started.reach(PHASES[self.phase])
         if self.phase == "effect" and self.environment == NEWYORK:

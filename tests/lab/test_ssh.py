@@ -68,7 +68,7 @@ def test_a_connection_that_is_killed_while_the_node_is_lost_changes_nothing(plac
 
 def test_a_host_that_cannot_be_reached_when_the_hold_ends_is_reverted_as_soon_as_it_can(place: Place, server: Server) -> None:
     """Its sshd is gone from the proven fault on: the run does not call it proven, and the revert is tried until the host answers again."""
-    started = lose_a_node(place, hold=5.0)
+    started = lose_a_node(place, hold=6.5)
     server.stop()
     started.reach(seen(event="fault", state="not-proven")).reach(seen(event="fault", state="reverting"))
     server.start()

@@ -24,6 +24,7 @@ from frangible.platforms.hosts import HostsPlatform
 
 SET = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text(sys.argv[2])"
 READ = "import pathlib, sys; print(pathlib.Path(sys.argv[1]).read_text())"
+STATE = "test -e $0.slow && sleep 0.4; test -e $0 && echo on || echo off"
 LOSS = {"module": "frangible.actions.node_loss", "func": "lose_nodes", "arguments": {"role": "execution"}}
 SURGE = {"module": "frangible.actions.volume_surge", "func": "surge_volume"}
 
@@ -69,7 +70,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         "kind": "hosts",
         "root": str(tmp_path / "root"),
         "locks": str(tmp_path / "locks"),
-        "power": {"driver": "command", "on": ["touch", node], "off": ["rm", "-f", node], "state": ["sh", "-c", "test -e $0 && echo on || echo off", node]},
+        "power": {"driver": "command", "on": ["touch", node], "off": ["rm", "-f", node], "state": ["sh", "-c", STATE, node]},
         "load": {"driver": "command", "read": [sys.executable, "-c", READ, rate], "set": [sys.executable, "-c", SET, rate, "{rate}"]},
     }
     declared = {"name": "ny", "region": "ny", "tier": "staging", "owner": {"team": "t"}, "platform": platform, "volume": {"highest-per-second": 40}}
@@ -152,3 +153,12 @@ def test_what_comes_after_it_is_injected_as_ever(site: Site) -> None:
     from frangible.actions.node_loss import lose_nodes
 
     assert lose_nodes(name="n2", hold=0.1)["targets"] == ["node n2"]
+
+
+def test_the_hold_begins_when_the_fault_has_been_seen(site: Site) -> None:
+    """A first look that takes longer than the hold does not end it: the effect lasts from the first proof to the last, and that is what was asked for."""
+    from frangible.actions.node_loss import lose_nodes
+
+    (site.folder / "n2.slow").touch()
+    lose_nodes(name="n2", hold=0.3)
+    assert len(site.states("proven")) >= 2
