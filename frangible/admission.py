@@ -9,6 +9,7 @@ Messages from it: `ready`, `refused`, `answer`, `abort`.
 
 import contextlib
 import itertools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ __all__ = ["Admission", "Link", "RunAborted", "admit", "current", "interruptible
 
 BEAT_EVERY = 0.5
 """Seconds between two signs of life."""
+UNHEARD = 0.5
+"""Seconds in which code of ours has noticed that the supervisor is gone."""
+INTERRUPT_EVERY = 5.0
+"""Seconds after which somebody else's code that has swallowed the interruption is interrupted again."""
 
 
 class RunAborted(FrangibleError):
@@ -36,7 +41,12 @@ class RunAborted(FrangibleError):
 
 
 class Link:
-    """The open line to the supervisor, read by a thread of its own."""
+    """The open line to the supervisor, read by a thread of its own.
+
+    That thread is the dead-man's switch: our own code sees for itself that the supervisor is gone, but somebody else's activity may take long, so
+    it is interrupted as SIGTERM would. Never while an action of ours is at work, which stops and reverts by itself, and never once the
+    experiment has come to its rollbacks.
+    """
 
     def __init__(self, channel: Channel) -> None:
         """Start reading and beating."""
@@ -44,6 +54,10 @@ class Link:
         self.supervisor_gone = False
         self.abort_reason = ""
         self._channel = channel
+        self._turn = threading.Lock()
+        self._at_work = 0
+        self._over = threading.Event()
+        self._over.set()
         self._numbers = itertools.count(1)
         self._answers: dict[int, SimpleQueue[Message]] = {}
         self._admission: SimpleQueue[Message] = SimpleQueue()
@@ -54,7 +68,10 @@ class Link:
         """Say who we are; return the supervisor's `ready` or `refused`. Raise `RunAborted` when it is gone."""
         me = ProcessIdentity.current()
         self.tell({"type": "hello", "process": me.to_json()})
-        return self._wait(self._admission)
+        answer = self._wait(self._admission)
+        if answer["type"] == "ready":
+            self._over.clear()
+        return answer
 
     def ask(self, what: str, **details: object) -> Message:
         """Ask and wait for the answer; raise `RunAborted` when the run ends instead."""
@@ -91,8 +108,33 @@ class Link:
         if self.stop.is_set():
             raise RunAborted(self.abort_reason)
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """While an action of ours is at work, nothing interrupts it; it looks at `stop`. Raise `RunAborted` when the run has been stopped before it."""
+        with self._turn:
+            self.check()
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._at_work -= 1
+
+    def method_over(self) -> None:
+        """Say that what is left is rollbacks and the verdict: nothing of that is interrupted because the supervisor is gone."""
+        from chaoslib.exceptions import InterruptExecution
+
+        try:
+            with self._turn:
+                self._over.set()
+        except InterruptExecution:
+            if not self.supervisor_gone:
+                raise
+            self._over.set()  # our own interruption has come too late to be one
+
     def close(self) -> None:
         """Hang up."""
+        self._over.set()
         self._channel.close()
 
     def _wait(self, queue: "SimpleQueue[Message]") -> Message:
@@ -118,6 +160,17 @@ class Link:
                 case "abort":
                     self._end(message["reason"], gone=False)
         self._end("the supervisor of this run is gone", gone=True)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Interrupt whatever the main thread is in, unless it is ours, until the experiment has come to its end."""
+        main = threading.main_thread().ident
+        while not self._over.wait(UNHEARD):
+            with self._turn:
+                if not self._at_work and not self._over.is_set() and main is not None:
+                    signal.pthread_kill(main, signal.SIGTERM)  # Chaos Toolkit's handler raises InterruptExecution there
+            if self._over.wait(INTERRUPT_EVERY):
+                return
 
     def _beat(self) -> None:
         while not self.stop.wait(BEAT_EVERY):

@@ -68,7 +68,7 @@ def before_method_control(context: "dict[str, Any]", **_: object) -> None:  # no
 def before_rollback_control(context: "dict[str, Any]", **_: object) -> None:  # noqa: ARG001 - chaoslib passes it
     """Skip the rollbacks of a run that was never admitted: there is nothing of ours to roll back."""
     with _stopping_on_errors():
-        admission.current()
+        admission.current().link.method_over()
 
 
 def after_experiment_control(context: "dict[str, Any]", state: "dict[str, Any]", **_: object) -> None:  # noqa: ARG001 - chaoslib passes it
@@ -78,6 +78,7 @@ def after_experiment_control(context: "dict[str, Any]", state: "dict[str, Any]",
     except Refused:
         _result(state, "failed", deviated=False)
         return
+    run.link.method_over()
     try:
         verdict = _verdict(run.link, state)
     except RunAborted as error:

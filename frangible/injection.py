@@ -88,7 +88,8 @@ def _perform(parts: Sequence[Part], hold: float) -> list[dict[str, object]]:
         raise Refused(f"an earlier action of this run failed: {run.failed}")
     with admission.interruptible():
         try:
-            return _injected(run, parts, hold)
+            with run.link.at_work():
+                return _injected(run, parts, hold)
         except RunAborted:
             raise
         except FrangibleError as error:

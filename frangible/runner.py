@@ -67,6 +67,7 @@ def _run_without_control(experiment: "dict[str, object]", link: Link) -> int:
         if link.hello()["type"] == "refused":
             return 4
         journal = run_experiment(experiment, settings=SETTINGS)
+        link.method_over()
         link.tell({"type": "finished", "status": journal["status"], "journal": control.plain(journal)})
         link.ask_last("verdict")
     except RunAborted as error:
