@@ -44,7 +44,7 @@ unit: setup prometheus openssh ## unit and property tests only
 	@$(VENV)/bin/python -m pytest -q -n 2 -m "not lab and not cluster"
 
 lab: setup prometheus openssh ## tests that need the embedded lab only
-	@$(VENV)/bin/python -m pytest -q -m lab
+	@$(VENV)/bin/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m lab
 
 cluster: ## a real Kubernetes cluster of four nodes on this machine; docs/cluster.md
 	@ci/cluster/cluster up

@@ -59,8 +59,8 @@ STAGES: tuple[tuple[Step, ...], ...] = (
         Step("imports", "ci/imports"),
         Step("wheel", "ci/wheel-test"),
     ),
-    # The lab measures itself, so nothing else runs beside it.
-    (Step("lab", f"{PYTEST} -m lab"),),
+    # The lab measures itself, so nothing else runs beside it; its tests mostly wait, so two labs do (tests/lab/conftest.py).
+    (Step("lab", f"{PYTEST} -n 2 --dist loadscope --no-loadscope-reorder -m lab"),),
     # A process that was killed while it wrote its data leaves a file that cannot be read.
     (Step("coverage", f"{PYTHON} -W ignore -m coverage combine -q && rm -f .coverage.* && {PYTHON} -m coverage report"),),
 )

@@ -3,9 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 # Other work on the machine must not turn a law into a failure; in CI the examples are the same in every run.
 settings.register_profile("frangible", deadline=None, print_blob=True)
@@ -36,6 +41,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for place, marker in (("lab", "lab"), ("api", "api"), ("cluster", "cluster"), ("property", "once")):
             if TESTS / place in item.path.parents:
                 item.add_marker(marker)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling | None":
+    """With `--dist loadscope`, keep the tests of a module on one worker, and all that want the machine for themselves: theirs is one turn."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Modules(LoadScopeScheduling):  # type: ignore[misc] # xdist is not typed
+        def _split_scope(self, nodeid: str) -> str:
+            module, _, _ = nodeid.partition("::")
+            return "alone" if "/alone/" in module else module
+
+    return Modules(config, log)
 
 
 skipped: list[str] = []

@@ -1,10 +1,13 @@
-"""One lab for all tests that need one.
+"""One lab for each worker, for all of its tests that need one.
 
-All tests here are of one xdist group: run them with `--dist loadgroup`, and one worker gets them all and starts one lab. With any other
-distribution each worker that gets one of them starts a lab of its own: correct, and slow.
+Tests mostly wait, so two workers with a lab each go on side by side. The tests of a module stay together (`--dist loadscope`): their scenarios
+begin together and disturb nobody but each other. What measures the machine, or takes its CPUs, lies in `alone` and comes last, when nobody else
+works any more: see `machine`.
 """
 
+import fcntl
 import json
+import os
 import time
 import urllib.parse
 import urllib.request
@@ -27,12 +30,29 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 
+LONGEST_FIRST = ("test_honest", "test_interrupts", "test_run", "test_services")
+"""Modules that take so long that nothing else should be left to do when one of them begins."""
+ALONE = HERE / "alone"
+LONGEST_WAIT = 1200
+"""Seconds until a test that wants the machine for itself is given up: it waits for all others."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share the lab on one worker."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("lab"))
+    """Put the longest modules first, and what wants the machine for itself last."""
+    here = [number for number, item in enumerate(items) if HERE in item.path.parents]
+    ours = [items[number] for number in here]
+    for item in ours:
+        if ALONE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(LONGEST_WAIT))
+    for number, item in zip(here, sorted(ours, key=_turn), strict=True):
+        items[number] = item
+
+
+def _turn(item: pytest.Item) -> int:
+    if ALONE in item.path.parents:
+        return len(LONGEST_FIRST) + 1
+    return LONGEST_FIRST.index(item.path.stem) if item.path.stem in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def eventually[T](look: Callable[[], T | None], what: str, *, within: float = 60.0) -> T:
@@ -93,8 +113,31 @@ class RunningLab:
 
 
 @pytest.fixture(scope="session")
-def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    """Bring one lab up for the whole session, and down at its end."""
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """A lock that all workers of one test run share for as long as their labs are up."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    descriptor = os.open(shared / "machine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give a test of `alone` the machine for itself: every other worker has ended, and its lab is down."""
+    if ALONE not in request.path.parents:
+        yield
+        return
+    descriptor: int = request.getfixturevalue("machine")
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+@pytest.fixture(scope="session")
+def running_lab(machine: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+    """Bring one lab up for all tests of this worker, and down at their end."""
     home = Home(tmp_path_factory.mktemp("lab-home"))
     said: list[str] = []
     try:

@@ -320,7 +320,7 @@ def test_a_placebo_is_held_on_the_robust_and_on_the_fragile_environment(estate):
 def test_an_abort_condition_ends_the_run_and_is_judged_on_what_was_seen(estate):
     """A run that its own condition stopped is never held: it deviated when what was seen says so, and else is inconclusive."""
     fragile = hypothesis("flow", orders(abort={"worse-than": 0.5, "for": "5s"}))
-    nervous = hypothesis("flow", orders(abort={"worse-than": 1.01, "for": "1s"}))
+    nervous = hypothesis("flow", orders(abort={"worse-than": 1.01, "for": "5s"}))
     broken, kept = side_by_side(
         lambda: estate.run(NEWYORK, "abort", fragile, node="exec-1", hold=40.0),
         lambda: estate.run(LONDON, "abort", nervous, hold=40.0),

@@ -16,7 +16,7 @@ from frangible.inventory import load_inventory
 from frangible.platforms import Platform, open_platform
 from frangible.process import host_processes
 
-from .conftest import RunningLab, eventually
+from ..conftest import RunningLab, eventually
 
 LONDON = "lab-london"
 NODE = Target("node", "app-2")

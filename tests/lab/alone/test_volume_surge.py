@@ -15,7 +15,7 @@ from frangible.fault import Target
 from frangible.inventory import load_inventory
 from frangible.platforms import open_platform
 
-from .conftest import RunningLab, eventually
+from ..conftest import RunningLab, eventually
 
 LONDON = "lab-london"
 LOAD = Target("load", LONDON)

@@ -8,8 +8,8 @@ from frangible.experiment import shipped_experiments
 from frangible.inventory import load_inventory
 from frangible.platforms import open_platform
 
-from .conftest import RunningLab
-from .runs import Event, execute, hypothesis, orders
+from ..conftest import RunningLab
+from ..runs import Event, execute, hypothesis, orders
 
 LONDON = "lab-london"
 
