@@ -23,7 +23,7 @@ app = new_app()
 @app.command()
 def abort(
     run: RunId,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the journal.")] = "",
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the journal.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Stop one run and revert its faults.

@@ -86,13 +86,14 @@ def run(
     \b
     Example:
       frangible gameday run gameday.yaml
-      frangible gameday run gameday.yaml --at "2026-12-01T18:00 Europe/London" --report gameday.md
+      frangible gameday run day.yaml --at "18:00 Europe/London" --report day.md
 
     \b
     Every Friday at 18:00, by cron or by a systemd timer:
       0 18 * * 5  cd /srv/estate && frangible gameday run gameday.yaml --quiet
       systemd-run --user --unit=gameday --working-directory=/srv/estate \\
-        --on-calendar="Fri *-*-* 18:00 Europe/London" frangible gameday run gameday.yaml --quiet
+        --on-calendar="Fri *-*-* 18:00 Europe/London" \\
+        frangible gameday run gameday.yaml --quiet
     """
     moment = _moment(at)
     day = _day(plan, inventory, hypotheses)

@@ -42,6 +42,9 @@ Exit codes of `run`: 0 held, 1 deviated, 3 inconclusive, 4 refused, 2 usage, 70 
 """
 
 
+UNCUT = 1000
+"""Characters that no first sentence of a command's help has."""
+
 type Command = TyperCommand | TyperGroup
 
 
@@ -57,7 +60,17 @@ class Formatter(Protocol):
 
 def new_app(help: str | None = None) -> typer.Typer:  # noqa: A002 - typer's own word
     """Return an empty command module; help stays plain text, so that rich is not imported for it."""
-    return typer.Typer(help=help, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=help is not None)
+    return typer.Typer(cls=Group, help=help, rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=help is not None)
+
+
+class Group(TyperGroup):
+    """A command of commands. Its table has the whole first sentence of each, where typer cuts what is longer than one line."""
+
+    def format_commands(self, ctx: typer.Context, formatter: Formatter) -> None:  # type: ignore[override]
+        """Write the table of commands, on as many lines as they need."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(UNCUT)) for name, command in found if command is not None and not command.hidden])
 
 
 class LazyCommands(MutableMapping[str, Command]):

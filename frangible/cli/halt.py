@@ -25,7 +25,7 @@ Example:
 
 
 @app.command()
-def on(reason: Annotated[str, typer.Option("--reason", help="Why, for those whose run it stops.", prompt=False)]) -> None:
+def on(reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for those whose run it stops.", prompt=False)]) -> None:
     """Stop everything.
 
     \b

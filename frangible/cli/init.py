@@ -17,7 +17,7 @@ app = new_app()
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write; the working directory when left out.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", show_default=False, help="Where to write; the working directory when left out.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Write a starter folder for your own environments: configuration, inventory, a hypothesis, an experiment, each with comments.

@@ -28,10 +28,12 @@ Example:
 
 @app.command("list")
 def list_(
-    environment: Annotated[str | None, typer.Option("--environment", "-e", metavar="NAME", autocompletion=completion.environments)] = None,
-    experiment: Annotated[str | None, typer.Option("--experiment", metavar="NAME")] = None,
+    environment: Annotated[
+        str | None, typer.Option("--environment", "-e", metavar="NAME", help="Runs on this one.", autocompletion=completion.environments)
+    ] = None,
+    experiment: Annotated[str | None, typer.Option("--experiment", metavar="NAME", help="Runs of this one.")] = None,
     outcome: Annotated[str | None, typer.Option("--outcome", metavar="OUTCOME", help="held, deviated or inconclusive.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List runs, newest first.
@@ -101,7 +103,7 @@ def import_(file: Annotated[Path, typer.Argument(metavar="FILE", help="A record:
 
     \b
     Example:
-      frangible journal import ~/.local/state/frangible/runs/20261123-2351-07-3fa9/record.json
+      frangible journal import ~/runs/20261123-2351-07-3fa9/record.json
     """
     from frangible.journal import record_from_json
 

@@ -26,7 +26,9 @@ app = new_app(help="The embedded estate: a miniature of trading environments mad
 
 @app.command()
 def up(
-    environments: Annotated[list[str] | None, typer.Option("--environments", "-e", help="Only this one; may be repeated. Without it: all five.")] = None,
+    environments: Annotated[
+        list[str] | None, typer.Option("--environments", "-e", metavar="NAME", help="Only this one; may be repeated. Without it: all five.")
+    ] = None,
 ) -> None:
     """Start the lab; return once orders flow and Prometheus sees them.
 
@@ -135,8 +137,8 @@ def _document(state: "LabState", views: "tuple[EnvironmentView, ...]") -> dict[s
 
 @app.command()
 def logs(
-    name: Annotated[str, typer.Argument(help="A log's name, or the beginning of one; without it the logs are listed.")] = "",
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")] = 20,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A log's name, or the beginning of one; without it the logs are listed.")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", min=0, help="How many of the last lines to show.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is appended, until Ctrl-C.")] = False,
 ) -> None:
     """List the lab's logs, or show the end of one.

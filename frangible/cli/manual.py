@@ -29,18 +29,18 @@ An error is one or more lines on stderr that begin with `frangible:`. `FRANGIBLE
 """
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Yield each command's full name and its help, groups before what is in them."""
+def commands(width: int = WIDTH) -> Iterator[tuple[str, str]]:
+    """Yield each command's full name and its help on so many columns, groups before what is in them."""
     command = typer.main.get_command(app)
-    yield from _walk("frangible", command, None)  # type: ignore[arg-type]
+    yield from _walk("frangible", command, None, width)  # type: ignore[arg-type]
 
 
-def _walk(name: str, command: TyperCommand | TyperGroup, parent: typer.Context | None) -> Iterator[tuple[str, str]]:
-    context = typer.Context(command, parent=parent, info_name=name.rpartition(" ")[2], terminal_width=WIDTH, max_content_width=WIDTH)
+def _walk(name: str, command: TyperCommand | TyperGroup, parent: typer.Context | None, width: int) -> Iterator[tuple[str, str]]:
+    context = typer.Context(command, parent=parent, info_name=name.rpartition(" ")[2], terminal_width=width, max_content_width=width)
     yield name, command.get_help(context)
     if isinstance(command, TyperGroup):
         for child in command.list_commands(context):
-            yield from _walk(f"{name} {child}", command.get_command(context, child), context)  # type: ignore[arg-type]
+            yield from _walk(f"{name} {child}", command.get_command(context, child), context, width)  # type: ignore[arg-type]
 
 
 def manual() -> str:

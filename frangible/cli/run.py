@@ -53,7 +53,7 @@ def run(
     ] = None,
     inventory: InventoryPath = None,
     hypotheses: HypothesisFolders = None,
-    note: Annotated[str, typer.Option("--note", help="Kept in the journal.")] = "",
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Kept in the journal.")] = "",
     ticket: Annotated[str, typer.Option("--ticket", metavar="ID", help="Kept in the journal.")] = "",
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run it this often on each environment.")] = 1,
     at_most: Annotated[int | None, typer.Option("--at-most", metavar="N", min=1, help="Runs side by side; else one a CPU of this machine.")] = None,
@@ -78,7 +78,7 @@ def run(
     Example:
       frangible run node-loss --environment lab-london --ticket CHG-4711
       frangible run ./my-experiment.yaml -e lab-newyork --dry-run
-      frangible run node-loss --select region=london,tier=staging --repeat 3 --at-most 2
+      frangible run node-loss --select region=london,tier=staging --repeat 3
     """
     names = environment or []
     if len(names) != 1 or select or repeat > 1:

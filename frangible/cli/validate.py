@@ -43,7 +43,7 @@ def validate(
     files: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE...", help="Files, inventory folders, folders with a frangible.yaml, or names of experiments.", autocompletion=completion.experiments
+            metavar="FILE", help="Files, inventory folders, folders with a frangible.yaml, or names of experiments.", autocompletion=completion.experiments
         ),
     ],
     environment: Annotated[

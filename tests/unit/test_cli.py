@@ -138,6 +138,16 @@ def test_every_command_explains_itself_and_shows_an_example(name, text):
     assert len(text.split("Options:")[0].splitlines()) > 2
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_line_of_any_help_is_cut_or_too_long(width):
+    """Neither a command's sentence in the table of its group, nor an example; what an option is for is said of each."""
+    for name, text in commands(width):
+        lines = [line for line in text.splitlines() if not line.startswith("Usage:")]
+        assert [line for line in lines if line.endswith("...") or len(line) > width] == [], name
+        options = re.findall(r"^  (-\S.*)$", text, re.MULTILINE)
+        assert [option for option in options if option == option.partition("  ")[0]] == [], name
+
+
 @pytest.mark.checkout
 def test_the_page_of_the_command_line_is_what_the_help_says():
     assert (CHECKOUT / "docs" / "cli.md").read_text() == manual(), "run: python -m frangible.cli.manual > docs/cli.md"
