@@ -4,7 +4,7 @@ export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal constraints clean cluster cluster-deploy cluster-down test-cluster
+.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal benchmark-many constraints clean cluster cluster-deploy cluster-down test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ benchmark-cpu: setup ## CPU utilisation achieved against requested, beside stres
 
 benchmark-journal: setup ## a journal of a million runs: fragility and gate beside plain scans
 	@$(VENV)/bin/python -m benchmarks.journal
+
+benchmark-many: setup ## 265 trivial runs beside `xargs -P` over `chaos run` of the same file
+	@$(VENV)/bin/python -m benchmarks.many
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade

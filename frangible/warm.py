@@ -27,7 +27,8 @@ from frangible.plan import Plan
 
 __all__ = ["main"]
 
-STANDARD = (0, 1, 2)
+_kept = {0, 1, 2}
+"""Descriptors that every process keeps: the standard ones, and what was opened while importing (by the interpreter itself, for `perf`)."""
 ITSELF = ("frangible.rehearsal", "frangible.runner", "frangible.supervisor.child")
 
 
@@ -42,6 +43,7 @@ def main() -> int:
             _prepare()
     gc.collect()
     gc.freeze()
+    _kept.update(_opened() - {control.fileno()})
     Server(control).serve()
     return 0
 
@@ -125,11 +127,21 @@ def _as_process(what: Callable[[], int]) -> NoReturn:
 def _only(*descriptors: int) -> None:
     """Close every descriptor that is not this process's own: one that stays open would keep another run's end of stream from being seen."""
     first = 0
-    for descriptor in sorted({*STANDARD, *descriptors}):
+    for descriptor in sorted({*_kept, *descriptors}):
         if first < descriptor:  # an empty range from 0 would be all of them
             os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def _opened() -> set[int]:
+    """Return the descriptors that are open."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is asked for
+        with contextlib.suppress(OSError):  # the one with which these were listed
+            os.fstat(int(name))
+            found.add(int(name))
+    return found
 
 
 def _set_out(module: str, request: Message) -> Path:

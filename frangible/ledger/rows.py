@@ -23,6 +23,8 @@ def select_leases(connection: Connection, *wanted: ColumnElement[bool]) -> tuple
     """Return the leases that fulfil every condition, oldest first."""
     try:
         rows = connection.execute(select(leases).where(*wanted).order_by(leases.c.created_at, leases.c.id)).mappings().all()
+        if not rows:  # as a rule, and asked for by every run several times
+            return ()
         keys: dict[str, list[str]] = {row["id"]: [] for row in rows}
         for lease_id, key in connection.execute(select(lease_keys.c.lease_id, lease_keys.c.key).join(leases).where(*wanted)):
             keys[lease_id].append(key)
@@ -37,17 +39,17 @@ def select_steps(connection: Connection, lease_id: str) -> tuple[Step, ...]:
     return tuple(Step(LeaseState(row["state"]), row["epoch"], _process(row, "by"), row["at"], row["detail"]) for row in rows)
 
 
-def select_stops(connection: Connection, scope: str | None = None) -> tuple[Stop, ...]:
-    """Return every stop, or the one of a scope, oldest first."""
+def select_stops(connection: Connection, *scopes: str) -> tuple[Stop, ...]:
+    """Return every stop, or those of some scopes, oldest first."""
     statement = select(stops).order_by(stops.c.since, stops.c.scope)
-    if scope is not None:
-        statement = statement.where(stops.c.scope == scope)
+    if scopes:
+        statement = statement.where(stops.c.scope.in_(scopes))
     return tuple(Stop(row["scope"], row["requested_by"], row["reason"], row["since"]) for row in connection.execute(statement).mappings())
 
 
 def stop_for(connection: Connection, run_id: str) -> Stop | None:
     """Return the halt, else the stop of this run, else None."""
-    found = {stop.scope: stop for scope in (EVERYTHING, run_id) for stop in select_stops(connection, scope)}
+    found = {stop.scope: stop for stop in select_stops(connection, EVERYTHING, run_id)}
     return found.get(EVERYTHING) or found.get(run_id)
 
 
