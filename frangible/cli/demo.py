@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from frangible.cli.group import new_app
-from frangible.cli.output import columns, span
+from frangible.cli.output import columns, print_json, span
 from frangible.errors import UsageError
 from frangible.home import Home
 
-__all__ = ["POLICY", "Stated", "app", "planned", "report"]
+__all__ = ["POLICY", "Result", "Stated", "app", "planned", "report"]
 
 ROBUST = "lab-london"
 FRAGILE = {
@@ -56,6 +56,43 @@ class Stated:
         return ("run", self.experiment, "--environment", self.environment)
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a demonstration."""
+
+    runs: tuple[Stated, ...]
+    codes: tuple[int, ...]
+    """Exit codes of the runs, in their order."""
+    asked: int | None
+    """Exit code of the gate; None where it was not asked."""
+    seconds: float
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """What came of each run, in words."""
+        return tuple(OUTCOMES.get(code, f"exit code {code}") for code in self.codes)
+
+    @property
+    def gate(self) -> str | None:
+        """What the gate answered, in words."""
+        if self.asked is None:
+            return None
+        return "fail" if self.asked == BLOCKED else f"exit code {self.asked}"
+
+    @property
+    def as_stated(self) -> bool:
+        """Whether everything that is stated came out so."""
+        return self.gate in {None, "fail"} and all(run.outcome in {"", outcome} for run, outcome in zip(self.runs, self.outcomes, strict=True))
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as `--json` prints it: each run with its outcome and what was stated of it (empty: nothing), the gate's answer, seconds."""
+        runs = [
+            {"experiment": run.experiment, "environment": run.environment, "outcome": outcome, "stated": run.outcome}
+            for run, outcome in zip(self.runs, self.outcomes, strict=True)
+        ]
+        return {"runs": runs, "gate": self.gate, "as-stated": self.as_stated, "seconds": round(self.seconds, 1)}
+
+
 def planned(*, quick: bool = False, everything: bool = False) -> tuple[Stated, ...]:
     """Return the runs in their order: each experiment on a robust and on a fragile environment, one of them, or all on all."""
     pairs = tuple((Stated(experiment, ROBUST, "held"), Stated(experiment, fragile, "deviated")) for experiment, fragile in FRAGILE.items())
@@ -75,6 +112,7 @@ def demo(
     quick: Annotated[bool, typer.Option("--quick", help="One experiment only: two runs, in two minutes.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Every experiment on every environment; about half an hour.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in the home that other commands use.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what came out as one JSON document; everything else goes to stderr.")] = False,
 ) -> None:
     """Find out which environments of the embedded lab are fragile, to what, and why.
 
@@ -87,13 +125,23 @@ def demo(
     Example:
       frangible demo
       frangible demo --quick --keep
+      frangible demo --all --json > matrix.json
     """
     if quick and everything:
         raise UsageError("--quick and --all: expected one of them, found both")
-    began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the lab goes down on SIGTERM as it does on Ctrl-C
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        result = _demonstrated(planned(quick=quick, everything=everything), ask=not quick, keep=keep)
+    if as_json:
+        print_json(result.to_json())
+    if not result.as_stated:
+        raise typer.Exit(1)
+
+
+def _demonstrated(runs: tuple[Stated, ...], *, ask: bool, keep: bool) -> Result:
+    """Have a lab, do the runs there, and say what came out."""
+    began = time.monotonic()
     home = Home.find() if keep else Home(Home.find().path / "demo")
-    runs = planned(quick=quick, everything=everything)
     environments = tuple(dict.fromkeys(run.environment for run in runs))
     with _lab(home, environments, keep=keep):
         codes = []
@@ -101,16 +149,16 @@ def demo(
             codes.append(_run(home, run))
             if len(codes) == 1:
                 typer.echo(f"first verdict after {span(time.monotonic() - began)}")
-        asked = None if quick else _ask(home, environments)
+        asked = _ask(home, environments) if ask else None
         _command(home, "explain", "--last")
-    as_stated = report(runs, codes, asked)
-    typer.echo(f"the whole demonstration took {span(time.monotonic() - began)}")
+    result = Result(runs, tuple(codes), asked, time.monotonic() - began)
+    report(result)
+    typer.echo(f"the whole demonstration took {span(result.seconds)}")
     if keep:
         typer.echo("the lab is up: try `frangible lab status`, and `frangible lab down` when done")
     else:
         typer.echo(f"read more with FRANGIBLE_HOME={home.path}, for example: frangible journal list")
-    if not as_stated:
-        raise typer.Exit(1)
+    return result
 
 
 def _run(home: Home, run: Stated) -> int:
@@ -127,20 +175,18 @@ def _ask(home: Home, environments: tuple[str, ...]) -> int:
     return _command(home, "gate", "--policy", str(POLICY))
 
 
-def report(runs: tuple[Stated, ...], codes: list[int], asked: int | None) -> bool:
-    """Print what came out against what was stated; return whether it is the same."""
-    found = [OUTCOMES.get(code, f"exit code {code}") for code in codes]
-    rows = [(run.experiment, run.environment, outcome, _mark(run, outcome)) for run, outcome in zip(runs, found, strict=True)]
-    if asked is not None:
-        rows.append(("gate", "", "fail" if asked == BLOCKED else f"exit code {asked}", "as stated" if asked == BLOCKED else "NOT as stated: fail"))
+def report(result: Result) -> None:
+    """Print what came out against what was stated."""
+    rows = [(run.experiment, run.environment, outcome, _mark(run.outcome, outcome)) for run, outcome in zip(result.runs, result.outcomes, strict=True)]
+    if result.gate is not None:
+        rows.append(("gate", "", result.gate, _mark("fail", result.gate)))
     typer.echo("\n" + columns(("EXPERIMENT", "ENVIRONMENT", "OUTCOME", "STATED"), rows))
-    return not any(row[3].startswith("NOT") for row in rows)
 
 
-def _mark(run: Stated, outcome: str) -> str:
-    if not run.outcome:
+def _mark(stated: str, found: str) -> str:
+    if not stated:
         return "-"
-    return "as stated" if outcome == run.outcome else f"NOT as stated: {run.outcome}"
+    return "as stated" if found == stated else f"NOT as stated: {stated}"
 
 
 @contextlib.contextmanager
@@ -167,7 +213,8 @@ def _command(home: Home, *arguments: str) -> int:
     _say(f"frangible {' '.join(arguments)}")
     environment = {name: value for name, value in os.environ.items() if name not in OURS} | {"FRANGIBLE_HOME": str(home.path)}
     environment["FRANGIBLE_INVENTORY"] = str(home.lab / "inventory.yaml")
-    process = subprocess.Popen([sys.executable, "-m", "frangible.cli", *arguments], env=environment, stdin=subprocess.DEVNULL)
+    aside = sys.stderr if sys.stdout is sys.stderr else None  # with --json, standard output is for the document alone
+    process = subprocess.Popen([sys.executable, "-m", "frangible.cli", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=aside)
     with _passing_on(process):
         interrupted = False
         while True:
