@@ -344,7 +344,7 @@ def test_cpus_are_held_at_what_is_asked_for(settled: Ground, tmp_path: Path) -> 
     assert "on average, asked for 80 %" in measured[-1], measured
 
 
-MIDDLE = {
+MIDDLE: dict[str, tuple[str, str, dict[str, object]]] = {
     "node-drain": ("node_drain", "drain_nodes", {"deadline": 120.0, "hold": 300.0}),
     "process-pause": ("process_pause", "pause", {"service": "web", "hold": 300.0}),
     "node-cut": ("node_cut", "cut_nodes", {"what": "network", "hold": 300.0}),
