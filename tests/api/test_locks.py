@@ -1,9 +1,12 @@
 """Locks as Leases of a real API server: the laws of the lock files hold there too."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +46,45 @@ def test_a_key_is_held_by_one_and_freed_for_the_next(store: SwappedLockStore, ob
     assert store.acquire("environment:a/b", "r2", ME, 60).epoch == 2
     store.release(first)
     assert [one.run_id for one in store.holders()] == ["r2"]
+
+
+CONTENDER = """
+import random
+import sys
+import time
+from pathlib import Path
+
+from frangible.errors import LockHeld
+from frangible.inventory import load_inventory
+from frangible.platforms import open_platform
+from frangible.process import ProcessIdentity
+
+inventory, name, held, run, times = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+store = open_platform(load_inventory(inventory).get(name)).locks()
+while times:
+    try:
+        holder = store.acquire("contended", run, ProcessIdentity.current(), 60.0)
+    except LockHeld:
+        time.sleep(random.uniform(0.0, 0.1))
+        continue
+    held.touch(exist_ok=False)  # somebody else inside would be an error
+    held.unlink()
+    store.release(store.renew(holder, 60.0))
+    times -= 1
+"""
+
+
+def test_of_many_processes_one_at_a_time_holds_a_key(declare: Declare, tmp_path: Path) -> None:
+    """Each gets it as often as it wants, never two at once, and each change of hands is an epoch of its own."""
+    environment = declare()
+    each, processes = 3, 4
+    command = [sys.executable, "-c", CONTENDER, str(tmp_path / "inventory.yaml"), environment.name, str(tmp_path / "held")]
+    started = [subprocess.Popen([*command, f"r{number}", str(each)], stderr=subprocess.PIPE, text=True) for number in range(processes)]
+    for process in started:
+        _, said = process.communicate(timeout=200)
+        assert process.returncode == 0, said
+    store = open_platform(environment).locks()
+    assert store.acquire("contended", "last", ME, 1.0).epoch == each * processes + 1
 
 
 def test_the_same_run_takes_a_key_twice_and_renews_it(store: SwappedLockStore) -> None:

@@ -37,6 +37,9 @@ def test_nothing_against_it_is_allowed() -> None:
         pytest.param({"tier": "production"}, ["ldn-1 is production", "nothing is ever injected", "staging"], id="production"),
         pytest.param({"tier": "development"}, ["'development'", "only staging"], id="another tier"),
         pytest.param({"tier": ""}, ["only staging"], id="no tier"),
+        pytest.param(
+            {"forbidden": ("jane may not patch nodes; deploy/access/node grants it",)}, ["jane may not patch nodes", "deploy/access/node"], id="rights"
+        ),
         pytest.param({"halt": Stop(EVERYTHING, "ana@ldn", "incident 7", 0.0)}, ["halt set by ana@ldn", "incident 7", "`frangible halt off`"], id="halt"),
         pytest.param({"stop_for_run": Stop("r1", "bob@nyc", "enough", 0.0)}, ["run r1 was stopped by bob@nyc", "enough"], id="stop of the run"),
         pytest.param({"open_leases": ("r0-a", "r0-b")}, ["r0-a, r0-b", "not reverted", "`frangible recover`"], id="unreverted leases"),

@@ -1,6 +1,7 @@
 """The platform of one environment on Kubernetes: each primitive, handed to the part that knows it."""
 
 import copy
+import os
 import socket
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -30,6 +31,8 @@ __all__ = ["KubernetesPlatform"]
 
 NO_LEASE = "by-hand"
 """What is named as the lease of what is made without one."""
+NODE_VARIABLE, POD_VARIABLE = "FRANGIBLE_RUNNER_NODE", "FRANGIBLE_RUNNER_POD"
+"""What deploy/runner gives a runner inside the cluster by the downward API: its node and its pod; without them the API server is asked."""
 
 
 class KubernetesPlatform:
@@ -198,7 +201,9 @@ class KubernetesPlatform:
     @cached_property
     def _runner(self) -> str:
         """The node that this pod is on, or this host where it is none of the cluster's pods."""
-        host, told = socket.gethostname(), SERVICE_ACCOUNT.with_name("namespace")
+        if (node := os.environ.get(NODE_VARIABLE, "")) and SERVICE_ACCOUNT.is_file():
+            return node
+        host, told = os.environ.get(POD_VARIABLE) or socket.gethostname(), SERVICE_ACCOUNT.with_name("namespace")
         if not told.is_file():
             return host
         try:
