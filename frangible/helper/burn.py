@@ -51,6 +51,7 @@ class Burn:
         self._law = Law(utilisation)
         self._samples: deque[tuple[float, float]] = deque(maxlen=round(WINDOW / EVERY) + 1)
         self._ramped: tuple[float, float] | None = None
+        self._since = 0.0
 
     def begin(self) -> None:
         """Start as many as there are CPUs; the kernel kills them when this process dies."""
@@ -73,7 +74,9 @@ class Burn:
         self._samples.append(now)
         told: dict[str, object] = {"achieved": None, "average": None, "duty": round(self._law.duty * math.ceil(self._cpus) / self._cpus, 4)}
         if len(self._samples) == self._samples.maxlen:
-            self._ramped = self._ramped or self._samples[0]
+            if self._ramped is None:
+                self._ramped, self._since = self._samples[0], time.time() - (now[0] - self._samples[0][0])
+            told["since"] = round(self._since, 3)
             told |= {"achieved": round(self._share(self._samples[0], now), 4), "average": round(self._share(self._ramped, now), 4)}
         return told
 

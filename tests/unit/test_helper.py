@@ -148,6 +148,7 @@ def test_a_burner_asks_for_what_is_missing(tmp_path: Path, monkeypatch: pytest.M
         told = burn.look()
     assert told["achieved"] == pytest.approx(0.8, abs=0.01)
     assert told["duty"] == pytest.approx(0.4, abs=0.02)
+    assert isinstance(told["since"], float)  # from then on the kubelet's samples, by the same clock, count
 
 
 WORKER = """

@@ -71,7 +71,7 @@ class Burners:
         fresh = time.monotonic() - watch.heard < STALE
         achieved, duty = _number(seen.told.get("achieved")), _number(seen.told.get("duty"))
         if achieved is not None:
-            self._sample(node, watch)
+            self._sample(node, watch, _number(seen.told.get("since")) or 0.0)
         average = utilisation(watch.samples, self._cpus(node))
         return BurnerState(
             name, alive=True, achieved=achieved if fresh else None, average=_number(seen.told.get("average")) if average is None else average, duty=duty
@@ -89,14 +89,14 @@ class Burners:
         if seen.told.get("beat") != watch.beat:
             watch.beat, watch.heard = seen.told.get("beat"), time.monotonic()
 
-    def _sample(self, node: str, watch: Watch) -> None:
-        """Ask the kubelet now and then; what it does not answer is missing, and nothing else."""
+    def _sample(self, node: str, watch: Watch, since: float) -> None:
+        """Ask the kubelet now and then for what it saw since the burner had come up; what it does not answer is missing, and nothing else."""
         if time.monotonic() - watch.asked < ASKED_EVERY:
             return
         watch.asked = time.monotonic()
         with contextlib.suppress(PlatformError):
             for sample in samples_in(self._metrics(node)):
-                if not watch.samples or sample.at > watch.samples[-1].at:
+                if sample.at >= since and (not watch.samples or sample.at > watch.samples[-1].at):
                     watch.samples.append(sample)
 
     def _metrics(self, node: str) -> str:
