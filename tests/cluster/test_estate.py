@@ -78,19 +78,46 @@ def firing(cluster: Cluster, environment: str) -> set[str]:
     return {name for name in ("NodeDown", "OrdersLate") if environment in cluster.query(f'ALERTS{{alertname="{name}",alertstate="firing"}}')}
 
 
+def offer(cluster: Cluster, namespace: str, rate: str) -> None:
+    """Say in the ConfigMap how many orders a second are to be offered."""
+    cluster.kubectl("-n", namespace, "patch", "configmap", "load", "--type", "merge", "-p", json.dumps({"data": {"rate": rate}}))
+
+
+def late(cluster: Cluster) -> dict[str, float]:
+    """Return how many orders have been late since the generators started."""
+    return cluster.query('sum by (environment) (order_outcomes_total{outcome="late"})')
+
+
 def test_the_generator_is_told_at_once_what_the_configmap_says(steady_cluster: Cluster) -> None:
     """A watch, not a mounted file: frangible sets the load and expects it to be offered."""
-
-    def offer(rate: str) -> None:
-        steady_cluster.kubectl("-n", "robust", "patch", "configmap", "load", "--type", "merge", "-p", json.dumps({"data": {"rate": rate}}))
-
-    before = steady_cluster.query("generator_rate")["k8s-robust"]
     try:
-        offer("40")
+        offer(steady_cluster, "robust", "40")
         eventually(lambda: steady_cluster.query("generator_rate")["k8s-robust"] == 40, 10, "the generator offers 40 orders a second")
     finally:
-        offer(f"{before:g}")
-    eventually(lambda: steady_cluster.query("generator_rate")["k8s-robust"] == before, 10, "the generator offers what it did before")
+        offer(steady_cluster, "robust", "25")
+    eventually(lambda: steady_cluster.query("generator_rate")["k8s-robust"] == 25, 10, "the generator offers what it did before")
+
+
+def test_twice_the_orders_are_too_many_for_the_fragile_environment_only(steady_cluster: Cluster) -> None:
+    """Its risk check's container has a CPU limit that the kernel enforces."""
+    before = late(steady_cluster)
+    try:
+        for namespace in ("robust", "fragile"):
+            offer(steady_cluster, namespace, "50")
+        eventually(lambda: late(steady_cluster)["k8s-fragile"] > before["k8s-fragile"] + 100, 60, "orders are late in the fragile environment")
+        assert late(steady_cluster)["k8s-robust"] < before["k8s-robust"] + 25
+    finally:
+        for namespace in ("robust", "fragile"):
+            offer(steady_cluster, namespace, "25")
+
+
+def test_a_restart_of_nats_is_felt_for_a_moment_only_where_it_hands_over(steady_cluster: Cluster) -> None:
+    """Where nobody reconnects, orders stop until the watchdogs have ended the services; there the containers are started again."""
+    before = late(steady_cluster)
+    for namespace in ("robust", "fragile"):
+        steady_cluster.kubectl("-n", namespace, "delete", "pod", "-l", "app.kubernetes.io/name=nats", "--wait=false")
+    eventually(lambda: late(steady_cluster)["k8s-fragile"] > before["k8s-fragile"] + 200, 60, "orders are late in the fragile environment")
+    assert late(steady_cluster)["k8s-robust"] < before["k8s-robust"] + 75
 
 
 def test_a_second_start_builds_and_creates_nothing(cluster: Cluster) -> None:
