@@ -3,6 +3,7 @@
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,8 +47,11 @@ class Site:
         off = {node for node in ("n1", "n2") if not (self.folder / node).exists()}
         return off | ({"load"} if (self.folder / "rate").read_text() != "40" else set())
 
-    def states(self, state: str) -> list[str]:
-        """Kinds of the faults that were told to be in this state, in order."""
+    def states(self, state: str, least: int = 0) -> list[str]:
+        """Kinds of the faults that were told to be in this state, in order, once there are so many of them."""
+        end = time.monotonic() + 60
+        while least and len(self.states(state)) < least and time.monotonic() < end:
+            time.sleep(0.01)
         return [message["fault"] for message in self.heard if message["type"] == "fault" and message["state"] == state]
 
     def supervise(self, end: Channel) -> None:
@@ -100,7 +104,7 @@ def test_two_faults_are_held_together_and_reverted_the_last_first(site: Site) ->
         ("node-loss", ["node n1"], [1.0]),
         ("volume-surge", ["load ny"], [1.0]),
     ]
-    assert [site.states(state) for state in ("injected", "reverted")] == [["node-loss", "volume-surge"], ["volume-surge", "node-loss"]]
+    assert [site.states(state, 2) for state in ("injected", "reverted")] == [["node-loss", "volume-surge"], ["volume-surge", "node-loss"]]
     proofs = [message for message in site.heard if message.get("state") == "proven"]
     assert len(proofs) >= 4
     assert all(message["in force"] == ["load", "n1"] for message in proofs)
@@ -161,4 +165,4 @@ def test_the_hold_begins_when_the_fault_has_been_seen(site: Site) -> None:
 
     (site.folder / "n2.slow").touch()
     lose_nodes(name="n2", hold=0.3)
-    assert len(site.states("proven")) >= 2
+    assert len(site.states("proven", 2)) >= 2
