@@ -37,6 +37,7 @@ NOT_RUN = {
     "make demo-all": "half an hour; the same code as make demo",
     "make benchmark": "figures, not tests",
     "make benchmark-journal": "figures, not tests",
+    "make benchmark-many": "figures, not tests",
     "make campaign": "200 kills take an hour; tests/lab/test_crash.py makes some of them",
     "python -m benchmarks.false_alarms": "figures, not tests",
 }
