@@ -358,7 +358,9 @@ def test_what_a_lost_operator_leaves_behind_is_recovered_with_the_kubeconfig_alo
     path = experiment(tmp_path, module, func, name=settled.node, **arguments)
     lost, other = tmp_path / "lost", tmp_path / "other"
     with running(settled, lost, path):
-        eventually(lambda: bool(settled.objects("configmaps", "-n", settled.environment.platform.namespace, "-l", f"{OURS},frangible.io/lease")), 60, "a lease")
+        eventually(
+            lambda: bool(settled.objects("configmaps", "-n", settled.environment.platform.namespace, "-l", f"{OURS},frangible.io/lease")), 150, "a lease"
+        )
         in_force = {
             "node-drain": lambda: bool(settled.node_object()["spec"].get("unschedulable")) and not settled.pods(),
             "process-pause": lambda: settled.stopped() > 0,

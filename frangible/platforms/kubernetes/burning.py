@@ -43,6 +43,8 @@ class Watch:
     heard: float = 0.0
     """When its newest beat was first seen, on the monotonic clock."""
     asked: float = -math.inf
+    average: float | None = None
+    """What it told last of its whole life: all that is known where it was shorter than two looks of the kubelet."""
     samples: list[Sample] = field(default_factory=list)
     """The kubelet's, from when the burner had come up."""
 
@@ -66,16 +68,13 @@ class Burners:
         seen = only(one for one in self.pods.all(node, KIND) if one.of == value(name))
         watch = self.watches.setdefault((node, name), Watch())
         if seen is None or not seen.alive:
-            return BurnerState(name, alive=False, average=utilisation(watch.samples, self._cpus(node)))
+            return BurnerState(name, alive=False, average=self._average(node, watch))
         self._hear(watch, seen)
         fresh = time.monotonic() - watch.heard < STALE
         achieved, duty = _number(seen.told.get("achieved")), _number(seen.told.get("duty"))
         if achieved is not None:
             self._sample(node, watch, _number(seen.told.get("since")) or 0.0)
-        average = utilisation(watch.samples, self._cpus(node))
-        return BurnerState(
-            name, alive=True, achieved=achieved if fresh else None, average=_number(seen.told.get("average")) if average is None else average, duty=duty
-        )
+        return BurnerState(name, alive=True, achieved=achieved if fresh else None, average=self._average(node, watch), duty=duty)
 
     def stop(self, node: str, name: str) -> None:
         """End one: what it burns ends with its processes."""
@@ -88,6 +87,7 @@ class Burners:
     def _hear(self, watch: Watch, seen: Seen) -> None:
         if seen.told.get("beat") != watch.beat:
             watch.beat, watch.heard = seen.told.get("beat"), time.monotonic()
+            watch.average = _number(seen.told.get("average"))
 
     def _sample(self, node: str, watch: Watch, since: float) -> None:
         """Ask the kubelet now and then for what it saw since the burner had come up; what it does not answer is missing, and nothing else."""
@@ -98,6 +98,11 @@ class Burners:
             for sample in samples_in(self._metrics(node)):
                 if sample.at >= since and (not watch.samples or sample.at > watch.samples[-1].at):
                     watch.samples.append(sample)
+
+    def _average(self, node: str, watch: Watch) -> float | None:
+        """Return the kubelet's average, else the burner's own."""
+        seen = utilisation(watch.samples, self._cpus(node)) if len(watch.samples) > 1 else None
+        return watch.average if seen is None else seen
 
     def _metrics(self, node: str) -> str:
         cluster = self.pods.looker.cluster
