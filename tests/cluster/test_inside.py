@@ -22,18 +22,18 @@ EXPIRES = 240.0
 
 
 def experiment(node: str, hold: float) -> dict[str, Any]:
-    """Drain one node of the robust environment, as the shipped experiment does."""
+    """Drain one node of the robust environment. What is judged is what a busy machine does not break: the verdict is not what is tested."""
     arguments = {"name": node, "count": 1, "deadline": 20.0, "hold": hold}
     drain = {"type": "python", "module": "frangible.actions.node_drain", "func": "drain_nodes", "arguments": arguments}
-    steady = {"type": "python", "module": "frangible.probes.steady_state", "func": "steady_state", "arguments": {"hypothesis": "order-flow"}}
+    steady = {"type": "python", "module": "frangible.probes.steady_state", "func": "steady_state", "arguments": {"hypothesis": "rejects"}}
     return {
         "title": "A node is drained by a runner inside the cluster",
         "description": "For a test.",
         "controls": [{"name": "frangible", "provider": {"type": "python", "module": "frangible.control"}}],
         "extensions": [{"name": "frangible", "baseline": "10s", "baseline-limit": "90s", "settle": "1s"}],
         "steady-state-hypothesis": {
-            "title": "Orders are acknowledged in time",
-            "probes": [{"type": "probe", "name": "order-flow", "tolerance": True, "provider": steady}],
+            "title": "Orders are not rejected",
+            "probes": [{"type": "probe", "name": "rejects", "tolerance": True, "provider": steady}],
         },
         "method": [{"type": "action", "name": "drain", "provider": drain}],
         "rollbacks": [],
@@ -128,13 +128,14 @@ def test_a_runner_does_not_take_down_the_node_that_it_is_on(cluster: Cluster, ru
     assert not copies(cluster)
 
 
+@pytest.mark.timeout(600)
 def test_what_a_deleted_runner_left_is_reverted_from_the_cluster_alone(cluster: Cluster, runner: Runner, tmp_path: Path) -> None:
     """Its processes are killed without a word, then its pod is removed, and journal and ledger with it; the lease's copy is enough for another machine."""
     runner.start(ELSEWHERE, experiment(DRAINED, hold=20.0))
     eventually(lambda: cordoned(cluster, DRAINED) or runner.ended(), BEGINS, "the node is drained")
     assert cordoned(cluster, DRAINED), runner.said()
-    # A pod that is deleted, also by force, is told to end, and would revert.
-    cluster.kubectl("-n", NAMESPACE, "exec", "job/frangible-run", "--", "python3", "-c", "import os; os.kill(-1, 9)")
+    # A pod that is deleted, also by force, is told to end and reverts; and while its first process lives, that reverts. With it all of them end at once.
+    cluster.runtime("exec", ELSEWHERE, "sh", "-c", "kill -9 $(pgrep -o -f 'frangible.cli run /run-files')")
     runner.remove()
     assert cordoned(cluster, DRAINED)
     assert copies(cluster)
