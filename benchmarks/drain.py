@@ -1,6 +1,6 @@
 """Draining a node with frangible and with chaostoolkit-kubernetes's `drain_nodes`, side by side: the same pods, the same node, in turn.
 
-    python -m benchmarks.drain --context kind-lab --node lab-worker --image localhost/kindlab/hello:1 --pods 12 --turns 3
+    python -m benchmarks.drain --context kind-frangible --node frangible-worker --image localhost/frangible/estate:1 --pods 12 --turns 3
 
 Makes a namespace of its own with one Deployment whose pods prefer that node, and removes it at the end. The time of one turn is from the call until
 it returns: then the node is cordoned and none of the pods is left there. Between two turns the node is uncordoned and the pods are put back.
