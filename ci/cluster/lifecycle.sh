@@ -8,6 +8,16 @@ build() {
   prepare_machine
   build_tools
   [ "$way" = pull ] || build_node_image
+  [ "$way" = pull ] || build_kwok
+}
+
+# Plays kubelets in tests/api, beside the API server that was built; no part of a node.
+build_kwok() {
+  local wanted
+  wanted=$(digest ci/cluster/kwok)
+  built kwok "$wanted" && return 0
+  timed "building kwok" compile ../kwok kwok sigs.k8s.io/kwok/cmd/kwok
+  mark_built kwok "$wanted"
 }
 
 # A cluster that runs is left alone, also when its nodes would be built differently by now.
