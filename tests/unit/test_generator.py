@@ -30,9 +30,10 @@ class Gateway:
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
-        while line := await reader.readline():
-            self.taken += 1
-            writer.write(line)
+        with contextlib.closing(writer):
+            while line := await reader.readline():
+                self.taken += 1
+                writer.write(line)
 
     async def stop(self) -> None:
         if self._server is not None:

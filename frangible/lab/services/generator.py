@@ -4,6 +4,7 @@ Each order's time is measured from when it was meant to be sent, so a stalled sy
 """
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
@@ -104,16 +105,15 @@ class Gateways:
         while True:
             try:
                 reader, writer = await asyncio.wait_for(asyncio.open_connection(*address), ANSWER_WITHIN)
-                _notice_silence(writer)
-                self._open[address] = writer
-                while line := await reader.readline():
-                    self._acknowledge.put_nowait(line)
+                with contextlib.closing(writer):
+                    _notice_silence(writer)
+                    self._open[address] = writer
+                    while line := await reader.readline():
+                        self._acknowledge.put_nowait(line)
             except (OSError, TimeoutError):
                 pass  # the gateway is off; it may come back
             finally:
-                closed = self._open.pop(address, None)
-                if closed is not None:
-                    closed.close()
+                self._open.pop(address, None)
             await asyncio.sleep(0.2)
 
     def send(self, line: bytes, avoid: Address | None) -> Address | None:
