@@ -153,6 +153,23 @@ def test_a_pause_is_not_proven_while_a_process_of_it_goes_on(objects: Objects, p
         fault.revert(platform, target, prior)
 
 
+def test_a_pod_that_has_fallen_silent_proves_neither_a_pause_nor_its_end(
+    objects: Objects, platform: Platform, node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it told last may be long over: its node may be dead, or cut off."""
+    fault, target = ProcessPause(deadline=60.0), Target("service", f"{node}/risk")
+    with Node(objects, node, lambda kind, command: {**stops_all(kind, command), "beat": 1}):
+        prior = fault.capture(platform, target)
+        fault.inject(platform, target, prior)
+        assert fault.observe(platform, target, prior).real
+        monkeypatch.setattr("frangible.platforms.kubernetes.pausing.STALE", 0.0)
+        for look in (fault.observe, fault.observe_reverted):
+            with pytest.raises(PlatformError, match="has told nothing for"):
+                look(platform, target, prior)
+        fault.revert(platform, target, prior)
+        assert fault.observe_reverted(platform, target, prior).real
+
+
 @pytest.mark.parametrize("exit_code", [None, 2, 137], ids=["killed", "could-not", "out-of-memory"])
 def test_what_did_not_say_that_it_is_undone_is_undone_by_another(objects: Objects, platform: Platform, node: str, exit_code: int | None) -> None:
     """A pod that was killed, or failed at it, leaves its note on the node; a revert has it read."""

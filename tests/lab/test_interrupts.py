@@ -19,13 +19,13 @@ from .starting import LONDON, NEWYORK, PATHS, SPARE, Estate, Over, Started, look
 pytestmark = pytest.mark.timeout(1200)  # the first test waits for what goes on side by side
 
 EVIDENCE = 6
-"""Readings after the first proof that show beyond doubt what the loss of a role does."""
+"""Readings of a broken bound after the first proof, which show beyond doubt what the loss of a role does."""
 
 
 def shows_a_deviation(events: list[Event]) -> bool:
-    """Whether the effect has been read for long enough."""
+    """Whether the bound has been read as broken often enough; on a busy machine a reading may find no data."""
     after = itertools.dropwhile(lambda event: not (event["event"] == "fault" and event["state"] == "proven"), events)
-    return bool(sum(event["event"] == "indicators" for event in after) >= EVIDENCE)
+    return sum(any(reading["state"] == "broken" for reading in event["readings"]) for event in after if event["event"] == "indicators") >= EVIDENCE
 
 
 PHASES: Mapping[str, Callable[[list[Event]], bool]] = {

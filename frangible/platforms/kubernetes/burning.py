@@ -10,7 +10,7 @@ from typing import Any
 from frangible.errors import PlatformError
 from frangible.platforms import BurnerState
 from frangible.platforms.kubernetes.labels import value
-from frangible.platforms.kubernetes.pods import HelperPods, Job, Seen, only
+from frangible.platforms.kubernetes.pods import STALE, HelperPods, Job, Seen, only
 
 __all__ = ["Burners", "Sample", "Watch", "samples_in", "utilisation"]
 
@@ -21,8 +21,6 @@ ASKED_EVERY = 2.0
 """Seconds between two questions to a kubelet, which looks at its counters every 10 s."""
 CEILING = 0.03
 """CPUs that the pod's limit lies above what is asked for: the loop needs some of it to be quick."""
-STALE = 5.0
-"""Seconds without news after which what a burner told last is no longer what it does."""
 
 
 @dataclass(frozen=True, slots=True)

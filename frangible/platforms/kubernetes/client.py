@@ -34,6 +34,8 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Answers that may be others a moment later."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 DEFAULT_KUBECONFIG = "~/.kube/config"
+AGAIN = 0.2
+"""Seconds before a list is asked for again whose watch has failed: a server that is too busy for watches may still answer lists."""
 WATCH = 20.0
 """Seconds after which a watch is begun anew, whatever happens: a connection that died silently is noticed by then."""
 
@@ -160,7 +162,7 @@ class Cluster:
             items = {item["metadata"]["uid"]: item for item in listed.items}
             yield tuple(items.values())
             version = listed.version
-            with contextlib.suppress(Gone, _Passing):
+            try:
                 while (left := end - time.monotonic()) > 0:
                     for kind, item in self._watch(method, arguments, more | {"resource_version": version}, min(left, WATCH)):
                         version = item["metadata"]["resourceVersion"]
@@ -171,6 +173,10 @@ class Cluster:
                         else:
                             items[item["metadata"]["uid"]] = item
                         yield tuple(items.values())
+            except Gone:
+                continue
+            except _Passing:
+                time.sleep(AGAIN)
             if end - time.monotonic() <= 0:
                 return
 

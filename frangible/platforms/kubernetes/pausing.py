@@ -1,11 +1,14 @@
 """Services of a cluster that are paused: a pod on the node stops every process of their containers, and tells which it has stopped."""
 
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from frangible.errors import PlatformError
 from frangible.platforms import ServiceState
 from frangible.platforms.kubernetes.labels import value
-from frangible.platforms.kubernetes.pods import HelperPods, Job
+from frangible.platforms.kubernetes.pods import STALE, HelperPods, Job, Seen
 from frangible.process import ContainerIdentity
 
 __all__ = ["Pauses"]
@@ -18,6 +21,8 @@ class Pauses:
     """Pauses the services of one environment."""
 
     pods: HelperPods
+    heard: dict[str, tuple[object, float]] = field(default_factory=dict, compare=False)
+    """The newest beat of each pod, and when it was first seen, on the monotonic clock."""
 
     def pause(self, node: str, name: str, seconds: float) -> None:
         """Stop every process of the containers that the service has on a node now, for at most `seconds`."""
@@ -35,10 +40,23 @@ class Pauses:
 
     def laid_over(self, state: ServiceState) -> ServiceState:
         """Return a service's state with what the pods tell of its containers: stopped is one whose every process is."""
-        told = [seen.told for seen in self.pods.all(state.node, KIND) if seen.of == value(state.name) and seen.alive]
+        told = [self._told(seen) for seen in self.pods.all(state.node, KIND) if seen.of == value(state.name) and seen.alive]
         counts = {name: count for one in told for name, count in one.get("containers", {}).items()}
         stopped = tuple(one for one in state.processes if isinstance(one, ContainerIdentity) and _all(counts.get(_bare(one.container))))
         return replace(state, stopped=stopped, paused=bool(stopped) and len(stopped) == len(state.processes))
+
+    def _told(self, seen: Seen) -> Mapping[str, Any]:
+        """Return what a pod tells; raise where it has told nothing new for a while: its processes may be stopped, or not."""
+        beat, now = seen.told.get("beat"), time.monotonic()
+        if self.heard.get(seen.name, (None, 0.0))[0] != beat:
+            self.heard[seen.name] = (beat, now)
+        silent = now - self.heard.get(seen.name, (None, now))[1]
+        if silent > STALE:
+            raise PlatformError(
+                f"environment {self.pods.looker.environment.name}, node {seen.node}: pod {seen.name} has told nothing for {silent:.0f} s, "
+                "so what is stopped is not known; is the node well?"
+            )
+        return seen.told
 
 
 def _bare(container: str) -> str:

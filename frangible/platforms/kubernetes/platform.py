@@ -49,6 +49,7 @@ class KubernetesPlatform:
         self.nodes = Nodes(self.looker, power_driver(environment.name, settings.power))
         self.services = Services(self.looker)
         self._watches: dict[tuple[str, str], Watch] = {}
+        self._heard: dict[str, tuple[object, float]] = {}
         self._act_for(NO_LEASE)
         self.loading = load_driver(self.looker)
         self.copies = LeaseCopies(self.cluster, settings.namespace)
@@ -195,7 +196,7 @@ class KubernetesPlatform:
     def _act_for(self, lease: str) -> None:
         """Have what is made in the cluster name a lease; what is only remembered of it is shared with all others."""
         pods = HelperPods(self.looker, lease)
-        self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods), Cuts(pods)
+        self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods, self._heard), Cuts(pods)
         self.burning = Burners(pods, self._watches)
 
     @cached_property

@@ -17,7 +17,7 @@ from frangible.platforms.kubernetes.copies import missing_namespace
 from frangible.platforms.kubernetes.labels import MANAGED, labels, object_name, value
 from frangible.platforms.kubernetes.survey import Looker
 
-__all__ = ["ACCOUNT", "HelperPods", "Job", "Seen", "manifest"]
+__all__ = ["ACCOUNT", "STALE", "HelperPods", "Job", "Seen", "manifest"]
 
 ACCOUNT = "frangible-helper"
 """Service account of the pods: it may change its own namespace's pods, to tell what they see."""
@@ -30,6 +30,8 @@ SLACK = 30.0
 """Seconds after the program's own deadline at which the kubelet ends the pod."""
 COME_UP = 45.0
 """Seconds that a pod has until it tells for the first time."""
+STALE = 5.0
+"""Seconds without news, which come twice a second, after which what a pod told last is no longer what it does."""
 HOPELESS = ("ErrImage", "ImagePull", "InvalidImageName", "CreateContainer", "RunContainerError")
 """Beginnings of the reasons for which a container will not start however long one waits."""
 
