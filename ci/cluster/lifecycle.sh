@@ -51,16 +51,36 @@ create() { # IMAGE
   kubectl wait --for=condition=Ready nodes --all --timeout=120s >/dev/null
 }
 
-# Nodes stand for machines. As cgroups are weighed, all of them together would get as much of a busy machine's CPUs as a single process.
+# As cgroups are weighed, all nodes together would get as much of a busy machine's CPUs as a single process, and nothing in the cluster would answer.
+# Each node counts as one: enough to be scheduled within milliseconds, and what else the machine does goes on.
 favour_nodes() {
-  local group
+  local group count
+  count=$(nodes | wc -l)
   group=$(sed -nE 's#^([0-9]+:[^:]*\bcpu\b[^:]*|0:):(/.*)?/libpod-.*#\2#p' "/proc/$(podman inspect -f '{{.State.Pid}}' $CONTROL_PLANE)/cgroup" | head -n1)
-  raise 16384 "/sys/fs/cgroup/cpu$group/cpu.shares" # v1: 1024 is one process's
-  raise 1600 "/sys/fs/cgroup$group/cpu.weight"      # v2: 100 is
+  weigh $((1024 * count)) "/sys/fs/cgroup/cpu$group/cpu.shares" # v1: 1024 is one process's
+  weigh $((100 * count)) "/sys/fs/cgroup$group/cpu.weight"      # v2: 100 is
 }
 
-raise() { # NUMBER FILE
-  [ ! -f "$2" ] || [ "$(cat "$2")" -ge "$1" ] || echo "$1" >"$2" || say "$2 cannot be raised: on a busy machine the cluster will be slow"
+# What a group weighed before is noted: `down` puts it back, as the group belongs to every container of the machine.
+weigh() { # NUMBER FILE
+  local before
+  [ -f "$2" ] || return 0
+  before=$(cat "$2")
+  [ "$before" -lt "$1" ] || return 0
+  if echo "$1" 2>/dev/null >"$2"; then
+    printf '%s %s %s\n' "$2" "$before" "$1" >"$cache/weight"
+  else
+    say "$2 cannot be raised: on a busy machine the cluster will be slow"
+  fi
+}
+
+# Whoever has changed it since keeps what they set.
+put_back_weight() {
+  local file before ours
+  [ -f "$cache/weight" ] || return 0
+  read -r file before ours <"$cache/weight"
+  [ "$(cat "$file" 2>/dev/null)" != "$ours" ] || echo "$before" >"$file"
+  rm -f "$cache/weight"
 }
 
 delete() { kind delete cluster --name $NAME >"$cache/delete.log" 2>&1 || { cat "$cache/delete.log" >&2; fail "kind could not delete the cluster"; }; }
@@ -90,6 +110,7 @@ down() {
     timed "removing the cluster" delete
   fi
   rm -f "$cache/kubeconfig" "$cache/inventory.yaml"
+  put_back_weight
   [ "$way" = pull ] || leave_nothing
 }
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -27,8 +26,10 @@ from frangible.platforms import open_platform
 
 from ..lab.runs import Ended, Event, execute, gauge, hypothesis
 from ..unit.conftest import running as prometheus
-from .conftest import CACHE, eventually
+from .conftest import CACHE, ROOT, eventually
 
+PAUSING = ROOT / "benchmarks" / "pausing"
+"""Lets a process of frangible stop at a step."""
 OURS = "app.kubernetes.io/managed-by=frangible"
 REPLICAS = 4
 COME_UP = 120.0
@@ -371,20 +372,48 @@ def test_what_a_lost_operator_leaves_behind_is_recovered_with_the_kubeconfig_alo
     eventually(lambda: recovered(settled, other), 120, "recover has nothing left to do")
 
 
+KILLED_AT = {
+    "admission": "supervisor:Journal.start:after",
+    "copied, not injected": "runner:Ledger.begin_injecting:before",
+    "injected, not recorded": "runner:Ledger.mark_injected:before",
+    "reverting": "runner:KubernetesPlatform.resume_service:before",
+    "reverted, not recorded": "runner:Ledger.mark_reverted:before",
+}
+"""Where one of a run's processes stops by itself, to be killed with all others. The effect is in MIDDLE."""
+
+
+@pytest.mark.parametrize("step", KILLED_AT)
+def test_a_run_that_is_killed_at_a_step_is_recovered_with_the_kubeconfig_alone(settled: Ground, tmp_path: Path, step: str) -> None:
+    """Before anything was done, between doing and recording, and within the revert: another home leaves nothing of it."""
+    path = experiment(tmp_path, "process_pause", "pause", service="web", name=settled.node, hold=2.0)
+    lost = tmp_path / "lost"
+    with running(settled, lost, path, FRANGIBLE_PAUSE_AT=KILLED_AT[step], PYTHONPATH=str(PAUSING)):
+        eventually(lambda: any(process.status() == psutil.STATUS_STOPPED for process in processes_of(lost)), 90, f"a process stops at {KILLED_AT[step]}")
+    assert (settled.stopped() > 0) == (step in {"injected, not recorded", "reverting"})
+    eventually(lambda: recovered(settled, tmp_path / "other"), 120, "recover has nothing left to do")
+
+
+def processes_of(home: Path) -> Iterator[psutil.Process]:
+    """Whoever has this home in its environment."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("FRANGIBLE_HOME") == str(home):
+                yield process
+
+
 @contextlib.contextmanager
-def running(ground: Ground, home: Path, path: Path) -> Iterator[None]:
+def running(ground: Ground, home: Path, path: Path, **variables: str) -> Iterator[None]:
     """A run in processes of its own, all of which are killed at the end."""
     command = [sys.executable, "-m", "frangible.cli", "run", str(path), "--environment", ground.environment.name, "--inventory", str(ground.inventory)]
     started = subprocess.Popen(
-        command, env={**os.environ, "FRANGIBLE_HOME": str(home)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, env={**os.environ, "FRANGIBLE_HOME": str(home), **variables}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         yield
     finally:
-        for process in psutil.process_iter():
+        for process in processes_of(home):
             with contextlib.suppress(psutil.Error):
-                if process.environ().get("FRANGIBLE_HOME") == str(home):
-                    os.kill(process.pid, signal.SIGKILL)
+                process.kill()
         started.wait()
 
 

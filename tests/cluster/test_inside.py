@@ -97,13 +97,7 @@ class Runner:
 
 @pytest.fixture
 def runner(cluster: Cluster, tmp_path: Path) -> Iterator[Runner]:
-    """With the levels of access bound for the environment's namespaces."""
-    for arguments in (
-        ("-k", str(ROOT / "deploy" / "access" / "node")),
-        ("-n", "robust", "-k", str(ROOT / "deploy" / "access" / "namespace" / "restart")),
-        ("-n", "observing", "-k", str(ROOT / "deploy" / "access" / "namespace" / "observe")),
-    ):
-        cluster.kubectl("apply", *arguments)
+    """With the access that `make cluster-deploy` has given."""
     made = Runner(cluster, tmp_path)
     made.remove()
     yield made
