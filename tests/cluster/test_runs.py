@@ -22,6 +22,7 @@ from .test_estate import steady
 
 LONGEST = 300.0
 """Seconds after which a command hangs."""
+WORKERS = ("frangible-worker", "frangible-worker2", "frangible-worker3")
 CONTROL_PLANE = "frangible-control-plane"
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 ASIDE = "/etc/kubernetes/kube-apiserver.yaml.aside"
@@ -62,7 +63,7 @@ def calm(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster with orders flowing; afterwards too, with every node ready, and nothing of any run left in it."""
     eventually(lambda: steady(cluster), 180, "orders flow in both environments")
     yield cluster
-    for node in ("frangible-worker", "frangible-worker2", "frangible-worker3"):
+    for node in WORKERS:
         cluster.runtime("start", node)
     eventually(lambda: all(cluster.ready(item["metadata"]["name"]) == "True" for item in cluster.objects("nodes")), 120, "every node is Ready")
     eventually(lambda: steady(cluster), 180, "orders flow in both environments again")
@@ -74,7 +75,13 @@ def left_over(cluster: Cluster) -> list[str]:
     copies = cluster.objects("configmaps,pods", "-A", "-l", "frangible.io/run")
     held = [item for item in cluster.objects("leases", "-n", "frangible") if item["spec"].get("holderIdentity") and expires(item["spec"]) > time.time()]
     cordoned = [item for item in cluster.objects("nodes") if item["spec"].get("unschedulable")]
-    return [item["metadata"]["name"] for item in (*copies, *held, *cordoned)]
+    return [item["metadata"]["name"] for item in (*copies, *held, *cordoned)] + [f"{node}: {said}" for node in WORKERS for said in on_node(cluster, node)]
+
+
+def on_node(cluster: Cluster, node: str) -> list[str]:
+    """Name what a helper pod has left on a node: its note, its rules, a kubelet that stands still."""
+    looks = ("ls /run/frangible 2>/dev/null || true", "nft list tables | grep frangible || true", "ps -C kubelet -o stat= | grep T || true")
+    return [said for look in looks for said in cluster.runtime("exec", node, "sh", "-c", look).splitlines()]
 
 
 def expires(spec: dict[str, Any]) -> float:
