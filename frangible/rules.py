@@ -148,6 +148,8 @@ def _argument_problems(injection: Injection, file: ExperimentFile, document: Doc
     for name, parameter in takes.items():
         if parameter.default is parameter.empty and name not in injection.arguments:
             yield document.problem((*place, "arguments"), f"{injection.func} needs the argument `{name}`")
+    beyond = getattr(importlib.import_module(injection.module), "argument_problems", None)
+    yield from (document.problem((*place, "arguments"), message) for message in (beyond(injection.arguments) if beyond else ()))
 
 
 def hold_of(injection: Injection) -> float:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = new_app()
+OPEN = frozenset({"toolkit-action"})
+"""Kinds that stand for whatever an experiment makes of them: without a run of one, there is nothing that was not tested."""
 HEADER = ("ENVIRONMENT", "FAULT", f"HOLDS ({CONFIDENCE:.0%})", "RUNS", "HELD", "DEVIATED", "INCONCLUSIVE", "LAST", "STARTED", "AGE", "RUN")
 STYLES = {"held": "green", "deviated": "red", "inconclusive": "yellow", "unknown": "yellow"}
 
@@ -94,7 +96,7 @@ def _kinds(fault: str | None) -> tuple[str, ...]:
 
     known = tuple(kind for kind in FaultRegistry().kinds() if kind not in NO_FAULTS)
     if fault is None:
-        return known
+        return tuple(kind for kind in known if kind not in OPEN)
     if fault in known:
         return (fault,)
     raise UsageError(f"--fault {fault!r}: no known fault is called that; {nearest(fault, known)}")

@@ -202,6 +202,9 @@ class Platform(Protocol):
     def locks(self) -> "LockStore":
         """Where resource keys of this environment are held."""
 
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables by which a program or a Chaos Toolkit extension reaches this environment and no other."""
+
     def facts(self) -> Mapping[str, str]:
         """What the environment is made of, for the fingerprint: kernel, OS, versions; dotted names, sorted."""
 

@@ -190,6 +190,10 @@ class HostsPlatform:
 
         return SwappedLockStore(FolderOfKeys(settings.locks, SshTransport(settings.ssh, LOCK_DEADLINE)))
 
+    def variables(self) -> Mapping[str, str]:
+        """Return none: hosts are reached in as many ways as there are programs."""
+        return {}
+
     def facts(self) -> Mapping[str, str]:
         """Return what the transport sees of the host, and the middleware that the inventory declares."""
         declared = {f"middleware.{package.name}.version": package.version for package in self.environment.middleware if package.version}

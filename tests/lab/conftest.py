@@ -8,10 +8,9 @@ works any more: see `machine`.
 import fcntl
 import json
 import os
-import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from frangible import lab
 from frangible.home import Home
 from frangible.lab.client import ask
 from frangible.lab.state import LabState
+
+from ..waiting import eventually
 
 if TYPE_CHECKING:
     from .starting import Play
@@ -53,17 +54,6 @@ def _turn(item: pytest.Item) -> int:
     if ALONE in item.path.parents:
         return len(LONGEST_FIRST) + 1
     return LONGEST_FIRST.index(item.path.stem) if item.path.stem in LONGEST_FIRST else len(LONGEST_FIRST)
-
-
-def eventually[T](look: Callable[[], T | None], what: str, *, within: float = 60.0) -> T:
-    """Return the first true answer; fail when there is none for a long time."""
-    deadline = time.monotonic() + within
-    while True:
-        if found := look():
-            return found
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {within:g} s: {what}")
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from frangible.journal import Journal, RunRecord
 from frangible.ledger import Ledger
 from frangible.platforms import Platform, open_platform
 
-from .conftest import RunningLab, eventually
+from ..waiting import eventually
+from .conftest import RunningLab
 from .runs import Event, hypothesis, orders, write_experiment
 
 __all__ = [

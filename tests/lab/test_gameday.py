@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import RunningLab, eventually
+from ..waiting import eventually
+from .conftest import RunningLab
 from .runs import hypothesis, orders, write_experiment
 from .starting import LONDON, NEWYORK, Place, all_ready, processes
 

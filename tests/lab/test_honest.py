@@ -16,7 +16,8 @@ import yaml
 from frangible.explain import explain
 from frangible.lab.client import ask
 
-from .conftest import RunningLab, eventually
+from ..waiting import eventually
+from .conftest import RunningLab
 from .prometheus_proxy import MODES, PrometheusProxy
 from .runs import GATEWAY_OF_APP_1, Ended, Event, execute, gauge, hypothesis, orders, write_experiment
 

@@ -19,7 +19,7 @@ from frangible.lab.machines import LAB_VARIABLE
 from frangible.lab.parts import find_tools
 from frangible.lab.tree import descendants, environment_of, kill_until_gone, snapshot, still
 
-from .conftest import eventually
+from ..waiting import eventually
 
 LONDON, NEWYORK = "lab-london", "lab-newyork"
 

@@ -17,7 +17,8 @@ from frangible.lab.client import ask
 from frangible.platforms import Platform, ServiceState, open_platform
 from frangible.process import ProcessIdentity, host_processes
 
-from .conftest import RunningLab, eventually
+from ..waiting import eventually
+from .conftest import RunningLab
 
 LONDON = "lab-london"
 PLACES = [("core-1", "nats"), ("core-1", "postgres"), ("app-1", "execution")]

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,12 @@ from frangible.platforms import BurnerState
 from frangible.platforms.burning import BurnerFolder, HostBurners
 from frangible.platforms.hosts import HostsPlatform
 
+from ..waiting import eventually
+
 pytestmark = pytest.mark.once
 
 LONG = 120.0
 """Seconds; ends burners that a failed test left."""
-
-
-def eventually[T](look: Callable[[], T], what: str, within: float = 60.0) -> T:
-    end = time.monotonic() + within
-    while not (found := look()):
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture

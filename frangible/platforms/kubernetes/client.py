@@ -127,6 +127,17 @@ class Cluster:
         """The server's version (VersionApi)."""
         return self._api("VersionApi")
 
+    def variables(self) -> Mapping[str, str]:
+        """Return the environment variables with which other programs reach this cluster; raise where they could not say which it is."""
+        file = self._file()
+        if file is None:
+            return {"CHAOSTOOLKIT_IN_POD": "true", "KUBECONFIG": ""}
+        if os.pathsep in file:  # chaostoolkit-kubernetes takes such a list for a missing file, and then asks localhost
+            raise PlatformError(
+                f"environment {self.environment}: KUBECONFIG names several files; name one with `platform.kubeconfig`, for programs that take one"
+            )
+        return {"KUBECONFIG": str(Path(file).expanduser()), "KUBERNETES_CONTEXT": self._context or self._current_context(file)}
+
     def ask(self, method: Method, *arguments: object, repeat: bool = True, read: float = READ, **more: Any) -> Answer:
         """Make one request; with `repeat` again for a few seconds while the reason of a failure may pass.
 
@@ -262,6 +273,11 @@ class Cluster:
                 f"{f' by the context {self._context!r}' if self._context else ''}: {_plainly(error)}; "
                 "name the file and the context with `platform.kubeconfig` and `platform.context` of the inventory"
             ) from error
+
+    def _current_context(self, file: str) -> str:
+        from kubernetes.config import list_kube_config_contexts
+
+        return str(list_kube_config_contexts(config_file=file)[1]["name"])
 
     def _file(self) -> str | None:
         """Return the kubeconfig, or a list of them as KUBECONFIG has it; None means the pod's own service account."""

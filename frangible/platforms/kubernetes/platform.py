@@ -187,6 +187,10 @@ class KubernetesPlatform:
 
         return SwappedLockStore(LeaseObjects(self.cluster, self.environment.platform.namespace))
 
+    def variables(self) -> Mapping[str, str]:
+        """Return kubeconfig and context, or that this is a pod: as kubectl and chaostoolkit-kubernetes take them."""
+        return self.cluster.variables()
+
     def facts(self) -> Mapping[str, str]:
         """Return versions of the cluster and its nodes, and the images that run."""
         from frangible.platforms.kubernetes.facts import facts

@@ -16,7 +16,8 @@ from frangible.inventory import load_inventory
 from frangible.platforms import Platform, open_platform
 from frangible.process import host_processes
 
-from ..conftest import RunningLab, eventually
+from ...waiting import eventually
+from ..conftest import RunningLab
 
 LONDON = "lab-london"
 NODE = Target("node", "app-2")

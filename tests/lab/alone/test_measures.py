@@ -3,7 +3,7 @@
 from frangible.lab.survey import survey
 from frangible.lab.tree import still
 
-from ..conftest import eventually
+from ...waiting import eventually
 
 LONDON, NEWYORK = "lab-london", "lab-newyork"
 

@@ -15,7 +15,8 @@ from frangible.fault import Target
 from frangible.inventory import load_inventory
 from frangible.platforms import open_platform
 
-from ..conftest import RunningLab, eventually
+from ...waiting import eventually
+from ..conftest import RunningLab
 
 LONDON = "lab-london"
 LOAD = Target("load", LONDON)
