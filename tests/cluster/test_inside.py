@@ -12,7 +12,7 @@ import yaml
 
 from .conftest import ROOT, Cluster, eventually
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.nodes]
 NAMESPACE, ENVIRONMENT, DRAINED, ELSEWHERE = "frangible", "k8s-robust", "frangible-worker2", "frangible-worker3"
 IMAGE = os.environ.get("FRANGIBLE_ESTATE_IMAGE", "localhost/frangible/estate:1")
 BEGINS, ENDS = 200.0, 240.0

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,9 +72,10 @@ def calm(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def left_over(cluster: Cluster) -> list[str]:
-    """Name everything of a run that is still in the cluster: copies, held locks, pods, cordoned nodes."""
-    copies = cluster.objects("configmaps,pods", "-A", "-l", "frangible.io/run")
-    held = [item for item in cluster.objects("leases", "-n", "frangible") if item["spec"].get("holderIdentity") and expires(item["spec"]) > time.time()]
+    """Name everything of a run on the estate that is still in the cluster: copies, held locks, pods, cordoned nodes."""
+    copies = cluster.objects("configmaps,pods", "-A", "-l", "frangible.io/run,frangible.io/environment in (k8s-robust, k8s-fragile)")
+    locks = [item for item in cluster.objects("leases", "-n", "frangible") if re.search("k8s-|workers|cpu-", item["metadata"]["name"])]
+    held = [item for item in locks if item["spec"].get("holderIdentity") and expires(item["spec"]) > time.time()]
     cordoned = [item for item in cluster.objects("nodes") if item["spec"].get("unschedulable")]
     return [item["metadata"]["name"] for item in (*copies, *held, *cordoned)] + [f"{node}: {said}" for node in WORKERS for said in on_node(cluster, node)]
 
@@ -110,6 +112,8 @@ SHIPPED = {
 """What each shipped experiment finds on the robust environment and on the fragile one."""
 FAULTS = {"placebo": 0, "surge-while-node-lost": 2}
 """How many faults are proven, where it is not one."""
+ALONE = {"cpu-saturation"}
+"""What takes the machine's CPUs from whatever runs beside it."""
 WITHIN_AN_ENVIRONMENT = {"placebo", "middleware-restart", "volume-surge", "process-pause"}
 """What happens to one environment alone, so that both can have it side by side."""
 
@@ -126,7 +130,7 @@ def side_by_side(user: User, folder: Path) -> User:
 
 
 @pytest.mark.timeout(480)
-@pytest.mark.parametrize("experiment", SHIPPED)
+@pytest.mark.parametrize("experiment", [pytest.param(name, marks=pytest.mark.nodes if name in ALONE else ()) for name in SHIPPED])
 def test_a_shipped_experiment_tells_the_environments_apart(calm: Cluster, user: User, tmp_path: Path, experiment: str) -> None:
     """The same files as in the lab, the same words; the faults were real, and they are gone."""
     who = side_by_side(user, tmp_path) if experiment in WITHIN_AN_ENVIRONMENT else user
@@ -219,6 +223,7 @@ def test_a_second_process_with_the_kubeconfig_alone_reverts_what_a_killed_run_le
     assert json.loads(rescuer.run("recover", "--json").stdout)["reverted"] == []
 
 
+@pytest.mark.nodes
 def test_an_api_server_that_goes_away_in_the_middle_ends_the_run_and_its_fault(calm: Cluster, user: User, tmp_path: Path) -> None:
     """The lock cannot be renewed: the run is aborted and the node, which needs no API to be switched, comes back.
 
