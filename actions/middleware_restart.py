@@ -8,28 +8,11 @@ from frangible.fault import Observation, Prior, Target, recorded_processes
 from frangible.injection import Choice, perform
 from frangible.platforms import Platform, ServiceState
 
-__all__ = ["restart"]
+__all__ = ["Restart", "restart"]
 
 
-@dataclass(frozen=True)
-class MiddlewareRestart:
-    """Stop a service, start it again at once, and see to it that it runs at the end."""
-
-    graceful: bool = True
-    """Whether it is asked to end by itself; else it is killed (SIGKILL)."""
-    grace: float = 10.0
-    """Seconds that it has for that; then it is killed."""
-
-    kind: ClassVar[str] = "middleware-restart"
-    version: ClassVar[int] = 1
-    target_kind: ClassVar[str] = "service"
-    needs: ClassVar[frozenset[str]] = frozenset({"services"})
-    least_proven: ClassVar[float] = 0.95
-
-    def __post_init__(self) -> None:
-        """Refuse a grace that would not be one."""
-        if self.graceful and not self.grace > 0:
-            raise FaultError(f"a graceful restart needs `grace` of more than 0 seconds, found {self.grace:g}; `graceful: false` kills at once")
+class Restart:
+    """What is the same of everything by which a service ends and is started again."""
 
     def capture(self, platform: Platform, target: Target) -> Prior:
         """Record which instance runs and its processes; refuse a service that is down, or whose instances cannot be told apart."""
@@ -39,11 +22,6 @@ class MiddlewareRestart:
         if not service.instance:
             raise Refused(f"which instance of {target} runs is not known, so its restart could not be proven; let `state` of `platform.services` tell")
         return {"instance": service.instance, "processes": [dict(process.to_json()) for process in service.processes]}
-
-    def inject(self, platform: Platform, target: Target, prior: Prior) -> None:
-        """Stop it and start it. How long it then needs until it is ready is its own affair, and measured."""
-        platform.stop_service(target.node, target.service, self.grace if self.graceful else 0.0)
-        platform.start_service(target.node, target.service)
 
     def observe(self, platform: Platform, target: Target, prior: Prior) -> Observation:
         """Real once the instance that ran before is gone with all its processes, whether or not the new one is ready."""
@@ -62,6 +40,32 @@ class MiddlewareRestart:
         """Gone when the service runs; until when it is ready is told, and what that does is what recovery measures."""
         service = platform.service(target.node, target.service)
         return Observation(real=service.running, detail=_now(service), measured=service.ready_after)
+
+
+@dataclass(frozen=True)
+class MiddlewareRestart(Restart):
+    """Stop a service, start it again at once, and see to it that it runs at the end."""
+
+    graceful: bool = True
+    """Whether it is asked to end by itself; else it is killed (SIGKILL)."""
+    grace: float = 10.0
+    """Seconds that it has for that; then it is killed."""
+
+    kind: ClassVar[str] = "middleware-restart"
+    version: ClassVar[int] = 1
+    target_kind: ClassVar[str] = "service"
+    needs: ClassVar[frozenset[str]] = frozenset({"services"})
+    least_proven: ClassVar[float] = 0.95
+
+    def __post_init__(self) -> None:
+        """Refuse a grace that would not be one."""
+        if self.graceful and not self.grace > 0:
+            raise FaultError(f"a graceful restart needs `grace` of more than 0 seconds, found {self.grace:g}; `graceful: false` kills at once")
+
+    def inject(self, platform: Platform, target: Target, prior: Prior) -> None:
+        """Stop it and start it. How long it then needs until it is ready is its own affair, and measured."""
+        platform.stop_service(target.node, target.service, self.grace if self.graceful else 0.0)
+        platform.start_service(target.node, target.service)
 
 
 def _now(service: ServiceState) -> str:

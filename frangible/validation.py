@@ -17,8 +17,8 @@ from frangible.yamlfile import Document, nearest
 __all__ = ["Checked", "check", "primitives_of", "problems_there", "schema", "surveyed", "validate"]
 
 DECLARED_BY = {
-    "hosts": {"pause": "services", "drain": "kind: kubernetes", "cut": "kind: kubernetes"},
-    "kubernetes": dict.fromkeys(("pause", "cpu", "cut"), "helper-image"),
+    "hosts": {"pause": "services", **dict.fromkeys(("drain", "cut", "kill", "rollout"), "kind: kubernetes")},
+    "kubernetes": dict.fromkeys(("pause", "kill", "cpu", "cut"), "helper-image"),
 }
 """The key of `platform` that gives a primitive, by kind of platform, where it is not the primitive's name."""
 ASSUMED_SCRAPE_INTERVAL = 1.0

@@ -13,7 +13,7 @@ from pathlib import Path
 from frangible.helper.holding import hold
 from frangible.helper.notes import Note, Process, all_notes, processes
 
-__all__ = ["Pause", "container_of", "main"]
+__all__ = ["Pause", "container_of", "inside", "main"]
 
 TURNS = 50
 """How often processes that were only just started are looked for, before what was found counts as all."""
@@ -31,6 +31,19 @@ def container_of(cgroup: str, containers: Sequence[str]) -> str:
     return next((one for one in containers if any(one in part for part in parts)), "")
 
 
+def inside(containers: Sequence[str]) -> dict[str, list[Process]]:
+    """Return the processes that run in each of these containers; one without any is missing."""
+    found: dict[str, list[Process]] = {}
+    for process in processes():
+        try:
+            container = container_of(Path(f"/proc/{process.pid}/cgroup").read_text(), containers)
+        except OSError:
+            continue
+        if container:
+            found.setdefault(container, []).append(process)
+    return found
+
+
 class Pause:
     """SIGSTOP whatever runs in the containers, SIGCONT what was stopped so."""
 
@@ -42,20 +55,20 @@ class Pause:
 
     def begin(self) -> None:
         """Stop everything, also what is started while that goes on."""
-        there = self._inside()
+        there = inside(self._containers)
         missing = [one[:12] for one in self._containers if one not in there]
         if missing:
             raise ValueError(f"no process of container {', '.join(missing)} on this node")
         for _ in range(TURNS):
-            if not self._stop(self._inside()):
+            if not self._stop(inside(self._containers)):
                 return
             time.sleep(SETTLE)
 
     def look(self) -> dict[str, object]:
         """Count processes and stopped ones of each container; what was started since is stopped too."""
-        self._stop(self._inside())
+        self._stop(inside(self._containers))
         time.sleep(SETTLE)
-        return {"containers": {name: [len(inside), sum(one.state == "T" for one in inside)] for name, inside in self._inside().items()}}
+        return {"containers": {name: [len(them), sum(one.state == "T" for one in them)] for name, them in inside(self._containers).items()}}
 
     def undo(self) -> list[str]:
         """Let go on what was stopped, and nothing that was stopped before."""
@@ -71,17 +84,6 @@ class Pause:
         for one in running:
             one.signal(signal.SIGSTOP)
         return bool(running)
-
-    def _inside(self) -> dict[str, list[Process]]:
-        found: dict[str, list[Process]] = {}
-        for process in processes():
-            try:
-                container = container_of(Path(f"/proc/{process.pid}/cgroup").read_text(), self._containers)
-            except OSError:
-                continue
-            if container:
-                found.setdefault(container, []).append(process)
-        return found
 
 
 def main(arguments: Sequence[str]) -> int:

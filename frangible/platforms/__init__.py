@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from frangible.inventory import Environment
     from frangible.locks import LockStore
 
-__all__ = ["BurnerState", "CutState", "DrainState", "LoadState", "NodeState", "Platform", "ServiceState", "open_platform"]
+__all__ = ["BurnerState", "CutState", "DrainState", "LoadState", "NodeState", "Platform", "RolloutState", "ServiceState", "open_platform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,20 @@ class CutState:
     """Whether that has told that it does; it may be unable to tell while it does."""
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutState:
+    """What a service's controller is at right now."""
+
+    workload: str
+    """As an inventory names it."""
+    pods: tuple[str, ...]
+    """Uids of those that are not ending, sorted."""
+    ready: int
+    wanted: int
+    complete: bool
+    """Whether every pod is of the newest version and ready, as many as are wanted."""
+
+
 class Platform(Protocol):
     """Primitives of one environment. Every call has a deadline and raises `PlatformError`.
 
@@ -165,6 +179,15 @@ class Platform(Protocol):
 
     def set_load(self, rate: float) -> None:
         """Offer so many a second from now on. Idempotent. Primitive `load`."""
+
+    def kill_service(self, node: str, name: str) -> None:
+        """Kill every process of a service on a node at once (SIGKILL), as a crash does; what starts it again is the platform's affair. Primitive `kill`."""
+
+    def rollout(self, service: str) -> RolloutState:
+        """Look at the controller of a service. Primitive `rollout`."""
+
+    def roll(self, service: str) -> None:
+        """Have the controller of a service replace all of its pods, as for a new version. Once a lease. Primitive `rollout`."""
 
     def drained(self, node: str) -> DrainState:
         """Look whether a node is drained. Primitive `drain`."""

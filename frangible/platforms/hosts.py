@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, ServiceState
+from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, RolloutState, ServiceState
 from frangible.platforms.asking import THIS_HOST, Host
 from frangible.platforms.burning import BurnerDriver, HostBurners, RackBurners
 from frangible.platforms.loading import CommandLoad, LoadDriver, RackLoad
@@ -124,6 +124,18 @@ class HostsPlatform:
     def set_load(self, rate: float) -> None:
         """Offer so many a second."""
         self._load().set(rate)
+
+    def kill_service(self, node: str, name: str) -> None:
+        """Hosts have no containers that would be started again: a hard restart kills."""
+        raise self._never(f"the containers of {name} killed", node)
+
+    def rollout(self, service: str) -> RolloutState:
+        """Hosts have no controllers."""
+        raise self._never("rolled out", service)
+
+    def roll(self, service: str) -> None:
+        """Hosts have no controllers."""
+        raise self._never("rolled out", service)
 
     def drained(self, node: str) -> DrainState:
         """Hosts have no scheduler."""

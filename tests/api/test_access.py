@@ -173,6 +173,15 @@ def pause(platform: Platform, name: str) -> None:
     lease.resume_service(f"{name}-a", "gateway", (), ())
 
 
+def kill(platform: Platform, name: str) -> None:
+    platform.for_lease(f"{name}-kill").kill_service(f"{name}-a", "gateway")
+
+
+def roll(platform: Platform, name: str) -> None:
+    platform.for_lease(f"{name}-roll").roll("gateway")
+    assert platform.rollout("gateway").wanted
+
+
 def saturate(platform: Platform, name: str) -> None:
     lease = platform.for_lease(f"{name}-cpu")
     lease.start_burner(f"{name}-a", f"{name}-burner", 0.5, 20.0)
@@ -210,12 +219,18 @@ class Helpers:
 
     def _advance(self, pod: Any) -> None:
         name, told = pod.metadata.name, pod.metadata.annotations
-        if TOLD not in told:
+        if "frangible-kill-" in name:
+            if pod.status.phase != "Succeeded":
+                self._end(name)
+        elif TOLD not in told:
             self._core.patch_namespaced_pod(name, "frangible", {"metadata": {"annotations": {TOLD: '{"cut": true}'}}})
         elif pod.metadata.deletion_timestamp is not None:
-            ended = {"name": "main", "ready": False, "restartCount": 0, "image": "", "imageID": "", "state": {"terminated": {"exitCode": 0}}}
-            self._core.patch_namespaced_pod_status(name, "frangible", {"status": {"phase": "Succeeded", "containerStatuses": [ended]}})
+            self._end(name)
             self._core.delete_namespaced_pod(name, "frangible", grace_period_seconds=0)
+
+    def _end(self, name: str) -> None:
+        ended = {"name": "main", "ready": False, "restartCount": 0, "image": "", "imageID": "", "state": {"terminated": {"exitCode": 0}}}
+        self._core.patch_namespaced_pod_status(name, "frangible", {"status": {"phase": "Succeeded", "containerStatuses": [ended]}})
 
 
 USES = {
@@ -225,6 +240,8 @@ USES = {
     "restart": Use(Level.RESTART, restart, "services"),
     "load": Use(Level.RESTART, load, "load"),
     "drain": Use(Level.NODE, drain, "drain"),
+    "roll": Use(Level.RESTART, roll, "rollout"),
+    "kill": Use(Level.NODE, kill, "kill"),
     "pause": Use(Level.NODE, pause, "pause"),
     "cpu": Use(Level.NODE, saturate, "cpu"),
     "cut": Use(Level.NODE, cut, "cut"),

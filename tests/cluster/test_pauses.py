@@ -1,8 +1,9 @@
-"""A service whose processes are stopped, beside everything else that happens in the cluster: real, gone afterwards, whoever dies in between."""
+"""A service that is stopped, killed or rolled out, beside everything else in the cluster: real, gone afterwards, whoever dies in between."""
 
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from frangible.platforms import open_platform
 
 from ..lab.runs import Event
 from .conftest import ROOT, eventually
-from .ground import Ground, experiment, prepared, processes_of, recovered, run, running
+from .ground import REPLICAS, Ground, experiment, prepared, processes_of, recovered, run, running
 
 PAUSING = ROOT / "benchmarks" / "pausing"
 """Lets a process of frangible stop at a step."""
@@ -108,3 +109,33 @@ def test_a_run_that_is_killed_at_a_step_is_recovered_with_the_kubeconfig_alone(s
         eventually(there, 90, f"the run is at the step {step}")
     assert (settled.stopped() > 0) == (step in {"injected, not recorded", "effect", "reverting"})
     eventually(lambda: recovered(settled, tmp_path / "other"), 120, "recover has nothing left to do")
+
+
+def uids(pods: list[dict[str, Any]]) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in pods}
+
+
+def restarts(pods: list[dict[str, Any]]) -> int:
+    """How often containers of these pods were started again."""
+    return sum(status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"])
+
+
+def test_a_rolling_restart_replaces_every_pod_and_is_over_when_all_are_ready(settled: Ground, tmp_path: Path) -> None:
+    """Proven by new pods; what is there afterwards is whole, and none of it was there before."""
+    everywhere = ["pods", "-n", settled.namespace]
+    before = uids(settled.objects(*everywhere))
+    ended = run(settled, tmp_path, experiment(tmp_path, "rolling_restart", "roll", service="web", hold=10.0))
+    assert [(one.injected, one.reverted, one.proven_share >= 0.9) for one in ended.record.proofs] == [(True, True, True)], ended.why
+    left = [pod for pod in settled.objects(*everywhere) if "deletionTimestamp" not in pod["metadata"]]
+    assert (len(left), uids(left) & before) == (REPLICAS, set())
+
+
+def test_a_kill_inside_the_containers_leaves_the_pods_where_they_are(settled: Ground, tmp_path: Path) -> None:
+    """The kubelet has started the containers of that node again, and no other."""
+    here = settled.pods()
+    path = experiment(tmp_path, "container_kill", "kill_containers", service="web", name=settled.node, hold=6.0)
+    ended = run(settled, tmp_path, path)
+    assert [(one.injected, one.reverted, one.proven_share >= 0.95) for one in ended.record.proofs] == [(True, True, True)], ended.why
+    after = settled.pods()
+    assert uids(after) == uids(here)
+    assert restarts(after) == restarts(here) + len(here)

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from frangible.helper import notes
+from frangible.helper import kill, notes
 from frangible.helper.burn import Burn, used
 from frangible.helper.cut import links_of, ruleset
 from frangible.helper.notes import Note, Process, all_notes
@@ -63,6 +64,20 @@ def until(pid: int, wanted: bool) -> None:
     while (state(pid) == "T") is not wanted:
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_a_kill_ends_what_runs_in_the_containers_and_says_what_it_did_not_find(
+    sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is over when the processes are; a container without any is no success."""
+    mine = Process.of(sleeper.pid)
+    assert mine is not None
+    monkeypatch.setattr(kill, "inside", lambda _: {ID: [mine]})
+    threading.Thread(target=sleeper.wait, daemon=True).start()  # as whoever started it does
+    assert kill.main(["--lease", "lease-1", "--containers", ID]) == 0
+    assert sleeper.wait() == -signal.SIGKILL
+    assert kill.main(["--lease", "lease-1", "--containers", f"{ID},{OTHER}"]) == 1
+    assert f"no process of container {OTHER[:12]}" in capsys.readouterr().out
 
 
 def test_what_a_note_says_is_undone_by_whoever_reads_it(node: Path, sleeper: subprocess.Popen[bytes]) -> None:

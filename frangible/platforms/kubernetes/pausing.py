@@ -1,4 +1,4 @@
-"""Services of a cluster that are paused: a pod on the node stops every process of their containers, and tells which it has stopped."""
+"""Services of a cluster that are paused or killed: a pod on the node signals every process of their containers, and tells which it has stopped."""
 
 import time
 from collections.abc import Mapping
@@ -14,11 +14,13 @@ from frangible.process import ContainerIdentity
 __all__ = ["Pauses"]
 
 KIND = "pause"
+KILLED = 20.0
+"""Seconds that a kill may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pauses:
-    """Pauses the services of one environment."""
+    """Pauses and kills the services of one environment."""
 
     pods: HelperPods
     heard: dict[str, tuple[object, float]] = field(default_factory=dict, compare=False)
@@ -26,12 +28,11 @@ class Pauses:
 
     def pause(self, node: str, name: str, seconds: float) -> None:
         """Stop every process of the containers that the service has on a node now, for at most `seconds`."""
-        looker = self.pods.looker
-        here = [pod for pod in looker.pods_of(looker.workload(name)) if pod.node == node and pod.staying]
-        ids = sorted(_bare(one.container) for pod in here for one in pod.identities())
-        if not ids:
-            raise PlatformError(f"environment {looker.environment.name}, service {name} on {node}: no container of it runs there, so nothing can be paused")
-        self.pods.start(Job(KIND, node, of=name, seconds=seconds, arguments=("--containers", ",".join(ids))))
+        self.pods.start(Job(KIND, node, of=name, seconds=seconds, arguments=("--containers", ",".join(self._containers(node, name)))))
+
+    def kill(self, node: str, name: str) -> None:
+        """Kill every process of these containers at once."""
+        self.pods.run(Job("kill", node, of=name, seconds=KILLED, arguments=("--containers", ",".join(self._containers(node, name)))))
 
     def resume(self, node: str, name: str) -> None:
         """Let go on what this lease has stopped; where the pod that did it has not said so, another sees to it."""
@@ -44,6 +45,15 @@ class Pauses:
         counts = {name: count for one in told for name, count in one.get("containers", {}).items()}
         stopped = tuple(one for one in state.processes if isinstance(one, ContainerIdentity) and _all(counts.get(_bare(one.container))))
         return replace(state, stopped=stopped, paused=bool(stopped) and len(stopped) == len(state.processes))
+
+    def _containers(self, node: str, name: str) -> list[str]:
+        """Return the ids of the containers that the service has on a node now."""
+        looker = self.pods.looker
+        here = [pod for pod in looker.pods_of(looker.workload(name)) if pod.node == node and pod.staying]
+        ids = sorted(_bare(one.container) for pod in here for one in pod.identities())
+        if not ids:
+            raise PlatformError(f"environment {looker.environment.name}, service {name} on {node}: no container of it runs there")
+        return ids
 
     def _told(self, seen: Seen) -> Mapping[str, Any]:
         """Return what a pod tells; raise where it has told nothing new for a while: its processes may be stopped, or not."""

@@ -62,7 +62,7 @@ class Rule:
 
 
 WORKLOADS = ("deployments", "statefulsets", "daemonsets")
-HELPERS = ("pause", "cpu", "cut")
+HELPERS = ("pause", "kill", "cpu", "cut")
 """Primitives that pods of frangible give."""
 
 RULES = (
@@ -79,6 +79,7 @@ RULES = (
     Rule(Level.RESTART, Place.OWN, "", ("configmaps",), ("create", "update", "delete"), (RUN,)),
     Rule(Level.RESTART, Place.OWN, "coordination.k8s.io", ("leases",), ("create", "update"), (RUN,)),
     Rule(Level.RESTART, Place.WORKLOADS, "", ("pods",), ("watch", "delete"), ("services",)),
+    Rule(Level.RESTART, Place.WORKLOADS, "apps", WORKLOADS, ("patch",), ("rollout",)),
     Rule(Level.RESTART, Place.WORKLOADS, "", ("configmaps",), ("get", "patch"), ("load",)),
     Rule(Level.NODE, Place.CLUSTER, "", ("nodes",), ("patch",), ("drain",)),
     Rule(Level.NODE, Place.CLUSTER, "", ("pods",), ("list", "watch"), ("drain",)),

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from frangible.errors import PlatformError
-from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, ServiceState
+from frangible.platforms import BurnerState, CutState, DrainState, LoadState, NodeState, RolloutState, ServiceState
 from frangible.platforms.kubernetes.burning import Burners, Watch
 from frangible.platforms.kubernetes.client import SERVICE_ACCOUNT, Cluster, NotFound
 from frangible.platforms.kubernetes.copies import LeaseCopies
@@ -18,6 +18,7 @@ from frangible.platforms.kubernetes.load import load_driver
 from frangible.platforms.kubernetes.nodes import Nodes, power_driver
 from frangible.platforms.kubernetes.pausing import Pauses
 from frangible.platforms.kubernetes.pods import HelperPods
+from frangible.platforms.kubernetes.rolling import Rollouts
 from frangible.platforms.kubernetes.services import Services
 from frangible.platforms.kubernetes.survey import Looker, place
 from frangible.platforms.loading import LoadDriver
@@ -57,7 +58,8 @@ class KubernetesPlatform:
             "power": self.nodes.power is not None,
             "services": True,
             "drain": True,
-            **dict.fromkeys(("pause", "cpu", "cut"), bool(settings.helper_image)),
+            "rollout": True,
+            **dict.fromkeys(("pause", "kill", "cpu", "cut"), bool(settings.helper_image)),
             "load": self.loading is not None,
         }
         self.primitives = frozenset(name for name, there in offered.items() if there)
@@ -124,6 +126,18 @@ class KubernetesPlatform:
     def resume_service(self, node: str, name: str, processes: tuple[Identity, ...], leave: tuple[Identity, ...]) -> None:  # noqa: ARG002 - noted on the node
         """Let go on what was stopped, and nothing that was stopped before."""
         self.pausing.resume(node, name)
+
+    def kill_service(self, node: str, name: str) -> None:
+        """Kill every process of a service, by a pod on the node; its kubelet starts the containers again."""
+        self.pausing.kill(node, name)
+
+    def rollout(self, service: str) -> RolloutState:
+        """Look at what runs a service."""
+        return self.rolling.state(service)
+
+    def roll(self, service: str) -> None:
+        """Have all pods of a service replaced."""
+        self.rolling.begin(service)
 
     def drained(self, node: str) -> DrainState:
         """Look whether a node is drained."""
@@ -201,6 +215,7 @@ class KubernetesPlatform:
         """Have what is made in the cluster name a lease; what is only remembered of it is shared with all others."""
         pods = HelperPods(self.looker, lease)
         self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods, self._heard), Cuts(pods)
+        self.rolling = Rollouts(self.looker, lease)
         self.burning = Burners(pods, self._watches)
 
     @cached_property

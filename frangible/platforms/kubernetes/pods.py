@@ -30,6 +30,8 @@ SLACK = 30.0
 """Seconds after the program's own deadline at which the kubelet ends the pod."""
 COME_UP = 45.0
 """Seconds that a pod has until it tells for the first time."""
+ENDING = ("undo", "kill")
+"""Kinds that end by themselves."""
 STALE = 5.0
 """Seconds without news, which come twice a second, after which what a pod told last is no longer what it does."""
 HOPELESS = ("ErrImage", "ImagePull", "InvalidImageName", "CreateContainer", "RunContainerError")
@@ -154,7 +156,7 @@ class HelperPods:
 
     def undo(self, node: str) -> None:
         """Undo what this lease has left on a node, by a pod of its own: for when the one that did it did not say that it is undone."""
-        self._run(Job("undo", node, of=self.lease, seconds=60.0))
+        self.run(Job("undo", node, of=self.lease, seconds=60.0))
 
     def all(self, node: str, kind: str = "") -> tuple[Seen, ...]:
         """Return the pods that are on a node, of one kind or all; also those that have ended and were not removed."""
@@ -176,8 +178,8 @@ class HelperPods:
             last = Seen.of_item(items[0])
         raise PlatformError(f"{self._who(seen.node)}: pod {seen.name} is still there {GRACE + SLACK:g} s after its deletion; is the node's kubelet well?")
 
-    def _run(self, job: Job) -> None:
-        """Run one to its end, and remove it."""
+    def run(self, job: Job) -> None:
+        """Run one to its end, and remove it; raise where it did not do its job."""
         cluster = self.looker.cluster
         body = manifest(job, self.lease, self.looker.environment.name, self.image)
         name = body["metadata"]["name"]
@@ -191,7 +193,7 @@ class HelperPods:
         with contextlib.suppress(NotFound):
             cluster.ask(cluster.core.delete_namespaced_pod, name, self.namespace, body={"gracePeriodSeconds": 0})
         if last is None or last.exit_code != 0:
-            raise PlatformError(f"{self._who(job.node)}: pod {name} could not undo what is left: {last.said if last else 'it is not there'}")
+            raise PlatformError(f"{self._who(job.node)}: pod {name} did not do its job: {last.said if last else 'it is not there'}")
 
     def _who(self, node: str) -> str:
         return f"environment {self.looker.environment.name}, node {node}"
@@ -206,7 +208,7 @@ def manifest(job: Job, lease: str, environment: str, image: str) -> dict[str, An
     name = object_name(f"frangible-{job.kind}-", "-".join([lease, *([job.of] if "of" in what else [])]))
     tags = labels(run=lease.rpartition("-")[0], lease=lease, environment=environment, node=job.node)
     volumes = [{"name": "cgroups", "hostPath": {"path": "/sys/fs/cgroup", "type": "Directory"}}] if job.node_cgroups else []
-    own = ["--seconds", f"{job.seconds:g}"] if job.kind != "undo" else []
+    own = ["--seconds", f"{job.seconds:g}"] if job.kind not in ENDING else []
     container = {
         "name": job.kind,
         "image": image,
