@@ -33,11 +33,11 @@ from pathlib import Path
 import psutil
 from rich.progress import Progress
 
+from benchmarks.labs import lab
 from frangible.errors import PlatformError
 from frangible.home import Home
 from frangible.inventory import Environment, load_inventory
 from frangible.journal import Journal
-from frangible.lab import down, status, up
 from frangible.ledger import Ledger
 from frangible.platforms import open_platform
 from frangible.targets import Choice, candidates
@@ -476,24 +476,6 @@ def _patience() -> Iterator[int]:
             return
         yield look
         time.sleep(0.1)
-
-
-@contextlib.contextmanager
-def lab(given: Path | None) -> Iterator[Home]:
-    """Use the lab of a home that is up already, or bring one up and down again."""
-    if given is not None:
-        home = Home(given)
-        if status(home.lab) is None:
-            raise SystemExit(f"crash campaign: no lab is up in {given}; start it with FRANGIBLE_HOME={given} frangible lab up")
-        yield home
-        return
-    with tempfile.TemporaryDirectory(prefix="frangible-crash-") as folder:
-        home = Home(Path(folder))
-        up(home.lab, lambda line: print(f"lab: {line}", file=sys.stderr))
-        try:
-            yield home
-        finally:
-            down(home.lab)
 
 
 def main() -> int:

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +24,11 @@ from statistics import median
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.special import betaincinv
 
+from benchmarks.labs import lab
 from frangible import launch
 from frangible.home import Home
 from frangible.inventory import Inventory, load_inventory
 from frangible.journal import Journal
-from frangible.lab import down, status, up
 
 CONFIDENCE = 0.95
 EXPERIMENT = """\
@@ -171,24 +170,6 @@ def report(judged: list[Judged], *, as_json: bool) -> None:
     for one in judged:
         if one.outcome == "deviated":
             print(f"  {one.run} on {one.environment}: {'; '.join(one.reasons)}")
-
-
-@contextlib.contextmanager
-def lab(given: Path | None) -> Iterator[Home]:
-    """Use the lab of a home that is up already, or bring one up and down again."""
-    if given is not None:
-        home = Home(given)
-        if status(home.lab) is None:
-            raise SystemExit(f"false alarms: no lab is up in {given}; start it with FRANGIBLE_HOME={given} frangible lab up")
-        yield home
-        return
-    with tempfile.TemporaryDirectory(prefix="frangible-false-alarms-") as folder:
-        home = Home(Path(folder))
-        up(home.lab, lambda line: print(f"lab: {line}", file=sys.stderr))
-        try:
-            yield home
-        finally:
-            down(home.lab)
 
 
 def main() -> int:

@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.crash import experiments, lab
+from benchmarks.crash import experiments
+from benchmarks.labs import lab
 
 TRIVIAL = """\
 title: trivial
