@@ -1,14 +1,17 @@
-"""A real Prometheus that holds exactly the samples that a test writes down."""
+"""A real Prometheus that holds exactly the samples that a test writes down, and a home with an inventory."""
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+
+from frangible.home import Home
+from frangible.inventory import Inventory, load_inventory
 
 LOCAL = Path(__file__).parents[2] / ".cache" / "prometheus" / "prometheus"
 
@@ -69,3 +72,27 @@ def start_prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Calla
     """Start as many as a module needs; all of them end with the session."""
     with ExitStack() as stack:
         yield lambda openmetrics, configuration="": stack.enter_context(running(tmp_path_factory.mktemp("prometheus"), openmetrics, configuration))
+
+
+ENVIRONMENT = """\
+  - name: NAME
+    region: london
+    tier: staging
+    owner: {team: environments, contact: nobody}
+    platform: {kind: hosts, transport: local, root: targets, locks: locks}
+"""
+
+
+def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch, names: Iterable[str]) -> Home:
+    """Make a folder the working directory, with a home of its own and an inventory of these environments, and return the home."""
+    monkeypatch.setenv("FRANGIBLE_HOME", str(folder / "home"))
+    monkeypatch.chdir(folder)
+    (folder / "frangible-inventory.yaml").write_text("environments:\n" + "".join(ENVIRONMENT.replace("NAME", name) for name in names))
+    return Home.find()
+
+
+@pytest.fixture
+def inventory(home: Home) -> Inventory:
+    """The inventory of the working directory, which a module's `home` has made."""
+    del home
+    return load_inventory(Path("frangible-inventory.yaml"))

@@ -17,9 +17,11 @@ from frangible import launch, toolkit
 from frangible.beforehand import Beforehand, free_run_id, new_run_id, processes
 from frangible.cli.early import asks_for_one_run
 from frangible.home import Home
-from frangible.inventory import Inventory, load_inventory
+from frangible.inventory import Inventory
 from frangible.plan import Plan
 from frangible.progress import Event
+
+from .conftest import at_home
 
 BIN = Path(sys.executable).parent
 LIMIT = 60.0
@@ -31,29 +33,13 @@ method:
     name: this-machine
     provider: {type: python, module: platform, func: node}
 """
-INVENTORY = """\
-environments:
-  - name: somewhere
-    region: london
-    tier: staging
-    owner: {team: benchmarks, contact: nobody}
-    platform: {kind: hosts, transport: local, root: targets, locks: locks}
-"""
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of its own, with an inventory and a trivial experiment in the working directory."""
-    monkeypatch.setenv("FRANGIBLE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "trivial.yaml").write_text(TRIVIAL)
-    (tmp_path / "frangible-inventory.yaml").write_text(INVENTORY)
-    return Home.find()
-
-
-@pytest.fixture
-def inventory(home: Home, tmp_path: Path) -> Inventory:
-    return load_inventory(tmp_path / "frangible-inventory.yaml")
+    return at_home(tmp_path, monkeypatch, ["somewhere"])
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ from frangible.channel import Channel
 from frangible.cli.early import asks_for_many_runs
 from frangible.forkserver import Forked, ForkServer, fork_server
 from frangible.home import Home
-from frangible.inventory import Inventory, load_inventory
+from frangible.inventory import Inventory
 from frangible.journal import Journal
 from frangible.launch import RunHandle
+
+from .conftest import at_home
 
 LIMIT = 100.0
 PROBE = """\
@@ -33,28 +35,13 @@ method:
 TRIVIAL = "{type: python, module: platform, func: node}"
 SLOW = "{type: process, path: sleep, arguments: '120', timeout: 120}"
 A_MOMENT = SLOW.replace("'120'", "'2'")
-ENVIRONMENT = """\
-  - name: NAME
-    region: london
-    tier: staging
-    owner: {team: benchmarks, contact: nobody}
-    platform: {kind: hosts, transport: local, root: targets, locks: locks}
-"""
 NAMES = ("one", "two", "three")
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home of its own, with an inventory of three environments in the working directory."""
-    monkeypatch.setenv("FRANGIBLE_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "frangible-inventory.yaml").write_text("environments:\n" + "".join(ENVIRONMENT.replace("NAME", name) for name in NAMES))
-    return Home.find()
-
-
-@pytest.fixture
-def inventory(home: Home, tmp_path: Path) -> Inventory:
-    return load_inventory(tmp_path / "frangible-inventory.yaml")
+    return at_home(tmp_path, monkeypatch, NAMES)
 
 
 @pytest.fixture
