@@ -154,6 +154,8 @@ def logs(
     if not name:
         for file in files:
             typer.echo(f"{file.stem}  {file.stat().st_size} bytes")
+        if not files:
+            typer.echo("no log: no lab was started here; start one with `frangible lab up`")
         return
     file = _chosen(name, files)
     with file.open(errors="replace") as stream:
