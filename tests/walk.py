@@ -1,14 +1,17 @@
 """The commands of docs/walk.md, as the page shows them: extracted, run one after the other in one shell, compared with what is shown."""
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PAGE", "Shown", "differences", "played", "shown"]
+__all__ = ["LAB_PAGE", "PAGE", "Shown", "differences", "played", "shown", "variables", "wrong"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "walk.md"
+LAB_PAGE = PAGE.with_name("walk-lab.md")
 EXIT = re.compile(r"\(exit code (\d+)\)")
 MARK = "--- end of command, exit code "
 VARYING = (re.compile(r"\b\d{8}-\d{4}-\d{2}-[0-9a-f]{4}\b"), re.compile(r"[-+]?\d[\d.,:]*(?:[-T]\d[\d.,:]*)*(?:e-\d+)?"))
@@ -69,6 +72,19 @@ def played(commands: list[Shown], folder: Path, variables: Mapping[str, str]) ->
         shell.stdin.close()
         shell.wait(60)
         shell.stdout.close()
+
+
+def variables(home: Path) -> dict[str, str]:
+    """Return the environment of a walk: none of frangible's own variables but the home, no colours, lines of 120 characters."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("FRANGIBLE_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**clean, "FRANGIBLE_HOME": str(home), "PATH": path, "NO_COLOR": "1", "COLUMNS": "120", "CHECKOUT": str(PAGE.parents[1])}
+
+
+def wrong(page: Path, folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """Play a page in a folder; return what came out differently, with the place on the page and all that was printed."""
+    walk = played(list(shown(page.read_text())), folder, environment)
+    return [f"{page.name}:{each.line}: $ {each.command}: {found}\n{output}" for each, code, output in walk if (found := differences(each, code, output))]
 
 
 def alike(line: str) -> str:

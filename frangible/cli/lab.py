@@ -21,13 +21,16 @@ __all__ = ["app"]
 DOWN = 3
 """Exit code of `status` when no lab runs."""
 
-app = new_app(help="The embedded estate: a miniature of trading environments made of real parts, in one folder, on this machine.")
+app = new_app(
+    help="The embedded estate: a miniature of trading environments made of real parts, in one folder, on this machine."
+    "\n\n\b\nExample:\n  frangible lab up -e lab-london\n  frangible lab status\n  frangible lab down"
+)
 
 
 @app.command()
 def up(
     environments: Annotated[
-        list[str] | None, typer.Option("--environments", "-e", metavar="NAME", help="Only this one; may be repeated. Without it: all five.")
+        list[str] | None, typer.Option("--environment", "-e", metavar="NAME", help="Only this one; may be repeated. Without it: all five.")
     ] = None,
 ) -> None:
     """Start the lab; return once orders flow and Prometheus sees them.

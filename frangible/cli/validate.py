@@ -94,7 +94,8 @@ def _tell(files: list[str], problems: list[Problem]) -> None:
     for problem in problems:
         typer.echo(f"frangible: {problem}", err=True)
     if not problems:
-        typer.echo(f"{len(files)} file{'s' if len(files) != 1 else ''}: no problem")
+        named = any(Path(name).is_dir() or Path(name).name == "frangible.yaml" for name in files)
+        typer.echo(f"{len(files)} file{'s' if len(files) != 1 else ''}{' and everything named there' if named else ''}: no problem")
 
 
 def _problems(name: str, where: "tuple[Environment, Inventory] | None", folders: "list[Path]") -> Iterable[Problem]:

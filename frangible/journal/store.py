@@ -195,7 +195,7 @@ def _nearest(connection: Connection, run_id: str) -> str:
     runs = models.runs
     newest = connection.execute(select(runs.c.id).order_by(runs.c.started_at.desc()).limit(NEAR)).scalars().all()
     near = difflib.get_close_matches(run_id, newest, n=1) or newest[:1]
-    return f"the nearest is {near[0]}" if near else "it is empty"
+    return f"the nearest is {near[0]}" if near else "it holds none yet; `frangible run EXPERIMENT --environment NAME` makes the first"
 
 
 def _make_folder(url: str) -> None:

@@ -10,7 +10,7 @@ from frangible.supervisor.admitting import LOCK_TTL, Admitted
 if TYPE_CHECKING:
     from frangible.clock import Clock
 
-__all__ = ["watch_stops"]
+__all__ = ["stop_asked", "watch_stops"]
 
 STOP_POLL = 0.2
 """Seconds between two looks for a halt or an abort."""
@@ -21,7 +21,7 @@ UNREADABLE_FOR = 3.0
 def watch_stops(admitted: Admitted, clock: "Clock", done: threading.Event, abort: Callable[[str], None]) -> None:
     """Look until the run is done; a question without an answer aborts it too. Locks that hang must not keep a halt from being seen."""
     threading.Thread(target=_keep, args=(_Renewal(admitted, clock), clock, done, abort), name="locks", daemon=True).start()
-    _keep(lambda: _stopped(admitted), clock, done, abort)
+    _keep(lambda: stop_asked(admitted), clock, done, abort)
 
 
 def _keep(look: Callable[[], str], clock: "Clock", done: threading.Event, abort: Callable[[str], None]) -> None:
@@ -40,11 +40,12 @@ def _keep(look: Callable[[], str], clock: "Clock", done: threading.Event, abort:
             return
 
 
-def _stopped(admitted: Admitted) -> str:
+def stop_asked(admitted: Admitted) -> str:
+    """Return why a halt or an abort stops this run, and who asked for it; empty while none does."""
     stop = admitted.ledger.stop_for(admitted.plan.run_id)
     if stop is None:
         return ""
-    return f"{'the halt is on' if stop.scope == '*' else 'aborted'}: {stop.reason or 'no reason given'} ({stop.by})"
+    return f"{'the halt is on: ' if stop.scope == '*' else ''}{stop.reason or 'no reason given'} ({stop.by})"
 
 
 class _Renewal:

@@ -23,7 +23,7 @@ from frangible.supervisor.child import LEAVE_PATIENCE, Child, Process
 from frangible.supervisor.ending import Cause
 from frangible.supervisor.faults import Faults
 from frangible.supervisor.measuring import Measuring
-from frangible.supervisor.stops import watch_stops
+from frangible.supervisor.stops import stop_asked, watch_stops
 from frangible.supervisor.telling import Telling
 
 if TYPE_CHECKING:
@@ -309,6 +309,7 @@ class Supervisor:
             self.faults.failures.append(unrecorded)
             self.cause.note(Ending.ACTION_FAILED, unrecorded)
         self.measuring.cut_recovery()
+        self._ask_why()
         ending = self.cause.ending or Ending.COMPLETED
         detail = "; ".join(dict.fromkeys([*([self.cause.detail] if self.cause.detail else []), *self.faults.failures]))
         record = conclude(self.measuring, self.admitted.record, self.faults.proofs(), ending, detail, self.chaos_journal)
@@ -318,6 +319,12 @@ class Supervisor:
         self._code = EXIT_CODES[outcome]
         self._told_verdict = {"outcome": str(outcome), "reasons": list(record.reasons), "exit_code": self._code, "journalled": journalled}
         self.emit(event="verdict", **self._told_verdict)
+
+    def _ask_why(self) -> None:
+        """Take the operator's own words, which the ledger has, over those of the signal that came before them."""
+        if self.cause.ending is Ending.ABORTED_BY_OPERATOR:
+            with contextlib.suppress(FrangibleError):
+                self.cause.detail = stop_asked(self.admitted) or self.cause.detail
 
 
 def _metrics(plan: "Plan") -> "Metrics | None":

@@ -112,6 +112,8 @@ def test_a_stopped_run_leaves_nothing_and_is_not_held(played):
         assert over.outcome == ("deviated" if case.environment == NEWYORK else "inconclusive"), over.why
     else:
         assert not over.injected
+    if case.how.startswith("frangible"):
+        assert {"frangible abort": "the run was aborted: enough (", "frangible halt": "the run was aborted: the halt is on: incident 7 ("}[case.how] in over.why
     if case.phase == "effect":
         seconds = over.seconds_to_revert(played.at)
         assert seconds is not None

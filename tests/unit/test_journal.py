@@ -278,7 +278,7 @@ def test_an_unknown_run_is_answered_with_the_nearest(journal: Journal, unknown: 
 
 def test_an_empty_journal_says_that_it_is_empty(journal: Journal) -> None:
     assert journal.runs() == journal.orphans() == ()
-    with pytest.raises(UsageError, match="it is empty"):
+    with pytest.raises(UsageError, match="it holds none yet"):
         journal.get("2026")
 
 

@@ -1,17 +1,15 @@
-"""The walk of docs/walk.md: how the page is read and compared, and that its commands end as it shows."""
+"""The walk of docs/walk.md: how a page is read and compared, and that its commands end as it shows."""
 
 import os
 import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import typer
 from typer.core import TyperGroup
 
 from frangible.cli.group import app
-from tests.walk import PAGE, Shown, differences, played, shown
+from tests.walk import LAB_PAGE, PAGE, Shown, differences, played, shown, variables, wrong
 
 pytestmark = pytest.mark.checkout
 
@@ -71,17 +69,13 @@ def leaves(command: object, *words: str) -> Iterator[str]:
         yield from leaves(each, *words, name)
 
 
-def test_the_page_has_every_command():
-    """A command that is new has to be walked, or named under what needs a lab."""
-    text = PAGE.read_text()
+def test_the_pages_have_every_command():
+    """A command that is new has to be walked, or named."""
+    text = PAGE.read_text() + LAB_PAGE.read_text()
     assert [each for each in leaves(typer.main.get_command(app), "frangible") if not re.search(rf"{each}\b", text)] == []
 
 
 def test_every_command_of_the_walk_ends_as_the_page_shows(tmp_path):
     """From an empty folder and an empty home on, without a lab."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FRANGIBLE_")}
-    home = {"FRANGIBLE_HOME": str(tmp_path / "home"), "PATH": path, "NO_COLOR": "1", "COLUMNS": "120", "CHECKOUT": str(PAGE.parents[1])}
-    walk = played(list(shown(PAGE.read_text())), tmp_path, {**clean, **home})
-    found = [f"{PAGE.name}:{each.line}: $ {each.command}: {wrong}\n{output}" for each, code, output in walk if (wrong := differences(each, code, output))]
+    found = wrong(PAGE, tmp_path, variables(tmp_path / "home"))
     assert not found, "\n".join(found)
