@@ -17,7 +17,8 @@ Generated from the help of each command: `python -m frangible.cli.manual > docs/
 
 `frangible --install-completion` installs completion for the shell: commands, options, environments of the inventory, experiments, run ids.
 `NO_COLOR` is respected; progress goes to stderr, results to stdout, and every command that reports has `--json`.
-An error is one or more lines on stderr that begin with `frangible:`. `FRANGIBLE_DEBUG=1` adds the traceback.
+An error is one or more lines on stderr that begin with `frangible:`; a word or an option that a command
+does not take is told by its usage and `Error:`. `FRANGIBLE_DEBUG=1` adds the traceback.
 
 | setting | what it does |
 |---|---|
