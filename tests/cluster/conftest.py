@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("FRANGIBLE_CLUSTER_CACHE", ROOT / ".cache" / "cluster"))
 POLL = 0.25
@@ -62,14 +61,6 @@ def eventually(true: Callable[[], bool], within: float, what: str) -> float:
         assert time.monotonic() - began < within, f"not within {within:.0f} s: {what}"
         time.sleep(POLL)
     return time.monotonic() - began
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what the estate is used for on one worker; pauses have nodes of their own, so they go on beside."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("pauses" if item.path.stem == "test_pauses" else "estate"))
 
 
 @pytest.fixture(scope="session")
