@@ -98,9 +98,10 @@ def records(done: "subprocess.CompletedProcess[str]") -> list[dict[str, Any]]:
 
 
 HELD, DEVIATED, ANY = frozenset({"held"}), frozenset({"deviated"}), frozenset({"held", "deviated", "inconclusive"})
+NOT_DEVIATED = ANY - DEVIATED
 SHIPPED = {
     "placebo": (HELD, HELD),
-    "middleware-restart": (HELD, DEVIATED),
+    "middleware-restart": (NOT_DEVIATED, DEVIATED),  # NATS is handed over in one to two seconds: in 20 s too much to hold, too little to deviate
     "volume-surge": (HELD, DEVIATED),
     "process-pause": (HELD, DEVIATED),
     "node-loss": (HELD, DEVIATED),
@@ -110,7 +111,7 @@ SHIPPED = {
     "cpu-saturation": (ANY, ANY),  # so does this, all the more: its nodes share its CPUs
 }
 """What each shipped experiment finds on the robust environment and on the fragile one."""
-FAULTS = {"placebo": 0, "surge-while-node-lost": 2}
+FAULTS = {"surge-while-node-lost": 2}
 """How many faults are proven, where it is not one."""
 ALONE = {"cpu-saturation"}
 """What takes the machine's CPUs from whatever runs beside it."""
