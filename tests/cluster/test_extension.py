@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from .conftest import Cluster
-from .test_runs import LONGEST, User, calm, left_over, user
+from .test_runs import LONGEST, User, calm, user
 
 __all__ = ["calm", "user"]  # fixtures
 
@@ -62,4 +62,3 @@ def test_an_action_of_chaostoolkit_kubernetes_is_a_proven_and_judged_fault(calm:
     assert (theirs["activity"]["name"], theirs["output"]) == ("theirs", 1)
     deployment = json.loads(calm.kubectl("get", "deployment", "risk", "-n", "fragile", "-o", "json"))
     assert deployment["spec"]["replicas"] == 1
-    assert left_over(calm) == []
