@@ -155,6 +155,8 @@ inventory_entry() { # NAME NATS POSTGRES VERSION DESCRIPTION
       helper-image: $ESTATE_IMAGE
       power: {driver: container, runtime: $bin/runtime}
       load: {driver: configmap, name: load, key: rate}
+    nodes: # containers that share this machine's CPUs: what each counts as having is declared
+$(kubectl get nodes -l "frangible.io/$1=true" -o go-template='{{range .items}}      - {name: {{.metadata.name}}, cpus: 0.8}{{"\n"}}{{end}}')
     volume: {highest-per-second: 25.0, metric: orders_offered_total}
     labels: {environment: k8s-$1}
     services:
