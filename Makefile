@@ -4,7 +4,7 @@ export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal benchmark-many constraints clean cluster cluster-deploy cluster-down test-cluster
+.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal benchmark-many benchmark-cluster constraints clean cluster cluster-deploy cluster-down test-cluster
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ benchmark-journal: setup ## a journal of a million runs: fragility and gate besi
 
 benchmark-many: setup ## 265 trivial runs beside `xargs -P` over `chaos run` of the same file
 	@$(VENV)/bin/python -m benchmarks.many
+
+benchmark-cluster: setup ## on a cluster: drain beside chaostoolkit-kubernetes, abort to last revert, CPU achieved (`BENCHMARK="--environment k8s-robust"`)
+	@$(VENV)/bin/python -m benchmarks.cluster $(BENCHMARK)
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade

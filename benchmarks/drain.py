@@ -2,7 +2,8 @@
 
     python -m benchmarks.drain --context kind-frangible --node frangible-worker --image localhost/frangible/estate:1 --pods 12 --turns 3
 
-Makes a namespace of its own with one Deployment whose pods prefer that node, and removes it at the end. The time of one turn is from the call until
+Makes a namespace of its own with one Deployment whose pods prefer that node, and removes it at the end. With `--budget N` a
+PodDisruptionBudget lets N of them be away at once, as real estates have it. The time of one turn is from the call until
 it returns: then the node is cordoned and none of the pods is left there. Between two turns the node is uncordoned and the pods are put back.
 """
 
@@ -24,6 +25,7 @@ from frangible.platforms.kubernetes.drain import Drains
 from frangible.platforms.kubernetes.objects import Pod
 
 LABEL = "frangible-drain-benchmark"
+OURS, THEIRS = "frangible", "chaostoolkit-kubernetes"
 SETTLED = 180.0
 """Seconds that the pods have to be on the node, all ready."""
 
@@ -71,6 +73,13 @@ def put_on(cluster: Cluster, space: str, node: str, image: str, pods: int) -> No
     raise SystemExit(f"the pods are not on {node} after {SETTLED:g} s: {[(pod.name, pod.node, pod.ready) for pod in seen]}")
 
 
+def keep_budget(cluster: Cluster, space: str, away: int) -> None:
+    """Let only so many of the pods be away at once."""
+    spec = client.V1PodDisruptionBudgetSpec(max_unavailable=away, selector=client.V1LabelSelector(match_labels={"app": LABEL}))
+    budget = client.V1PodDisruptionBudget(metadata=client.V1ObjectMeta(name=LABEL), spec=spec)
+    cluster.ask(cluster.policy.create_namespaced_pod_disruption_budget, space, budget)
+
+
 def take_away(cluster: Cluster, space: str) -> None:
     """Have no pods any more."""
     cluster.ask(cluster.apps.delete_namespaced_deployment, LABEL, space, propagation_policy="Background")
@@ -98,6 +107,29 @@ def cluster_of(context: str) -> Cluster:
     return Cluster(Environment.model_validate(entry, strict=False))
 
 
+def measure(context: str, node: str, image: str, pods: int, turns: int, budget: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
+    """Drain in turns; return the seconds of each way. A budget of 0 is none."""
+    os.environ["KUBERNETES_CONTEXT"] = context  # where chaostoolkit-kubernetes looks for it
+    cluster = cluster_of(context)
+    ways: dict[str, Callable[[], None]] = {OURS: lambda: Drains(cluster, LABEL).drain(node, 120.0), THEIRS: lambda: by_them(node)}
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    with namespace(cluster) as space:
+        if budget:
+            keep_budget(cluster, space, budget)
+        for _ in range(turns):
+            for name, drain in ways.items():
+                put_on(cluster, space, node, image, pods)
+                begun = time.monotonic()
+                try:
+                    drain()
+                    took[name].append(time.monotonic() - begun)
+                finally:
+                    uncordon(cluster, node)
+                take_away(cluster, space)
+                tell(f"{name:24} {took[name][-1]:6.2f} s")
+    return took
+
+
 def main() -> None:
     """Take turns and print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,32 +138,15 @@ def main() -> None:
     parser.add_argument("--image", required=True, help="image of the pods, present on the nodes")
     parser.add_argument("--pods", type=int, default=12)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--budget", type=int, default=0, help="pods that a PodDisruptionBudget lets be away at once; 0: no budget")
     asked = parser.parse_args()
     logging.disable(logging.ERROR)
-    os.environ["KUBERNETES_CONTEXT"] = asked.context  # where chaostoolkit-kubernetes looks for it
-    cluster = cluster_of(asked.context)
-    ways: dict[str, Callable[[], None]] = {
-        "frangible": lambda: Drains(cluster, LABEL).drain(asked.node, 120.0),
-        "chaostoolkit-kubernetes": lambda: by_them(asked.node),
-    }
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    with namespace(cluster) as space:
-        for _ in range(asked.turns):
-            for name, drain in ways.items():
-                put_on(cluster, space, asked.node, asked.image, asked.pods)
-                begun = time.monotonic()
-                try:
-                    drain()
-                    took[name].append(time.monotonic() - begun)
-                finally:
-                    uncordon(cluster, asked.node)
-                take_away(cluster, space)
-                print(f"{name:24} {took[name][-1]:6.2f} s", flush=True)
+    took = measure(asked.context, asked.node, asked.image, asked.pods, asked.turns, asked.budget, lambda line: print(line, flush=True))
     middle = {name: statistics.median(times) for name, times in took.items()}
     print(f"\n{asked.pods} pods on {asked.node}, {asked.turns} turns, median")
     for name, seconds in middle.items():
         print(f"  {name:24} {seconds:6.2f} s")
-    print(f"  frangible is {middle['chaostoolkit-kubernetes'] / middle['frangible']:.1f} times as fast")
+    print(f"  frangible is {middle[THEIRS] / middle[OURS]:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -100,18 +100,19 @@ def _abort(path: Path, home: Path, advance: Callable[[], None]) -> float:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    events = _until(lambda: next((e for e in _events(home, known) if e.get("state") == "proven"), None), starter)
+    events = until(lambda: next((e for e in events_of(home, known) if e.get("state") == "proven"), None), starter)
     if not events:
         raise SystemExit("benchmark: a run ended before its fault was proven; look at `frangible journal list`")
     sent = time.time()
     starter.send_signal(signal.SIGTERM)
     starter.wait(60)
-    reverted = [float(str(event["at"])) for event in _events(home, known) if event.get("state") == "reverted"]
+    reverted = [float(str(event["at"])) for event in events_of(home, known) if event.get("state") == "reverted"]
     advance()
     return max(reverted) - sent
 
 
-def _events(home: Path, known: set[Path]) -> list[dict[str, object]]:
+def events_of(home: Path, known: set[Path]) -> list[dict[str, object]]:
+    """Return the events of the runs of a home that were not known before."""
     found = [path for path in (home / "runs").glob("*") if path not in known]
     lines = [line for path in found if (path / "events.jsonl").exists() for line in (path / "events.jsonl").read_text().splitlines()]
     parsed = []
@@ -121,7 +122,8 @@ def _events(home: Path, known: set[Path]) -> list[dict[str, object]]:
     return parsed
 
 
-def _until[Found](look: Callable[[], Found | None], process: "subprocess.Popen[bytes]") -> Found | None:
+def until[Found](look: Callable[[], Found | None], process: "subprocess.Popen[bytes]") -> Found | None:
+    """Look until something is found or the process has ended."""
     while process.poll() is None:
         if found := look():
             return found
