@@ -25,14 +25,17 @@ from rich.table import Table
 
 from benchmarks import drain
 from benchmarks.speed import BIN, environment, events_of, until
+from frangible.errors import FrangibleError
 from frangible.home import Home
-from frangible.inventory import Environment, Inventory, find_inventory, load_inventory
+from frangible.inventory import Environment, find_inventory, load_inventory
 from frangible.platforms import Platform, open_platform
 from frangible.platforms.kubernetes.burning import METRICS, Sample, samples_in, utilisation
 from frangible.platforms.kubernetes.client import Cluster
 
 FAULTS = ("node-loss", "middleware-restart", "volume-surge", "process-pause", "cpu-saturation", "node-drain", "node-cut")
 REQUESTED = (50, 80, 95)
+ENDS = 240.0
+"""Seconds that a run has to end once it was stopped."""
 COMES_UP = 30.0
 """Seconds that a burner has to come up."""
 SLACK = 60.0
@@ -51,7 +54,7 @@ class Row:
 
 def drained(platform: Environment, node: str, pods: int, turns: int, budget: int) -> Iterator[Row]:
     """Drain ours and theirs, on the same pods."""
-    took = drain.measure(str(platform.platform.context), node, str(platform.platform.helper_image), pods, turns, budget, _tell)
+    took = drain.measure(os.environ["KUBERNETES_CONTEXT"], node, str(platform.platform.helper_image), pods, turns, budget, _tell)
     middle = {name: statistics.median(times) for name, times in took.items()}
     allowed = f"a budget lets {budget} be away" if budget else "no budget"
     for name, seconds in middle.items():
@@ -70,16 +73,27 @@ def aborted(fault: str, name: str, home: Path) -> Row:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    proven = until(lambda: next((event for event in events_of(home, known) if event.get("state") == "proven"), None), starter)
-    if proven is None:
-        raise RuntimeError(f"the run ended with exit code {starter.returncode} before its fault was proven")
-    sent = time.time()
-    subprocess.run([str(BIN / "frangible"), "abort", str(proven["run"])], env=variables, capture_output=True, check=True)
-    starter.wait(180)
+    try:
+        proven = until(lambda: next((event for event in events_of(home, known) if event.get("state") == "proven"), None), starter)
+        if proven is None:
+            raise RuntimeError(f"the run ended with exit code {starter.returncode} before its fault was proven")
+        sent = time.time()
+        subprocess.run([str(BIN / "frangible"), "abort", str(proven["run"])], env=variables, capture_output=True, check=True)
+        starter.wait(ENDS)
+    finally:
+        _end(starter, variables)
     reverted = [float(str(event["at"])) for event in events_of(home, known) if event.get("state") == "reverted"]
     if not reverted:
         raise RuntimeError("no revert was told; look at `frangible status`")
     return Row(f"abort to last revert, {fault}", f"{max(reverted) - sent:.2f} s")
+
+
+def _end(starter: "subprocess.Popen[bytes]", variables: Mapping[str, str]) -> None:
+    """End a run that goes on still, and revert what it left."""
+    if starter.poll() is None:
+        starter.terminate()
+        starter.wait(ENDS)
+        subprocess.run([str(BIN / "frangible"), "recover"], env=dict(variables), capture_output=True, check=True)
 
 
 def saturated(platform: Platform, cluster: Cluster, node: str, cpus: float, percent: int, seconds: float) -> Row:
@@ -161,10 +175,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="file for the same rows")
     asked = parser.parse_args()
     logging.disable(logging.ERROR)
-    inventory: Inventory = load_inventory(find_inventory(None, Home.find()))
-    found = inventory.get(asked.environment)
-    with tempfile.TemporaryDirectory(prefix="frangible-cluster-benchmark-") as home:
-        rows = [row for what, measure in measurements(asked, found, Path(home)).items() for row in kept(what, measure)]
+    try:
+        found = load_inventory(find_inventory(None, Home.find())).get(asked.environment)
+        os.environ.update(open_platform(found).variables())  # chaostoolkit-kubernetes and the drain look there for the cluster
+        with tempfile.TemporaryDirectory(prefix="frangible-cluster-benchmark-") as home:
+            rows = [row for what, measure in measurements(asked, found, Path(home)).items() for row in kept(what, measure)]
+    except FrangibleError as error:
+        parser.error(str(error))
     table = Table("what", "measured", "how", title=f"{found.name}, load {os.getloadavg()[0]:.1f}")
     for row in rows:
         table.add_row(row.what, row.value, row.note)

@@ -26,6 +26,8 @@ from frangible.platforms.kubernetes.objects import Pod
 
 LABEL = "frangible-drain-benchmark"
 OURS, THEIRS = "frangible", "chaostoolkit-kubernetes"
+ENDS_AT_ONCE = "trap 'exit 0' TERM; sleep 86400 & wait"
+"""A program that a polite signal ends, as services should: what is timed is the drain."""
 SETTLED = 180.0
 """Seconds that the pods have to be on the node, all ready."""
 
@@ -39,7 +41,7 @@ def deployment(node: str, image: str, pods: int) -> client.V1Deployment:
     spec = client.V1PodSpec(
         termination_grace_period_seconds=1,
         affinity=client.V1Affinity(node_affinity=client.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred])),
-        containers=[client.V1Container(name="pod", image=image, image_pull_policy="IfNotPresent")],
+        containers=[client.V1Container(name="pod", image=image, image_pull_policy="IfNotPresent", command=["sh", "-c", ENDS_AT_ONCE])],
     )
     return client.V1Deployment(
         metadata=client.V1ObjectMeta(name=LABEL),
