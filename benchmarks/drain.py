@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--context", required=True, help="context of KUBECONFIG")
     parser.add_argument("--node", required=True, help="a worker that holds nothing of value")
     parser.add_argument("--image", required=True, help="image of the pods, present on the nodes")
-    parser.add_argument("--pods", type=int, default=12)
+    parser.add_argument("--pods", type=int, default=8)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--budget", type=int, default=0, help="pods that a PodDisruptionBudget lets be away at once; 0: no budget")
     asked = parser.parse_args()
