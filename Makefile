@@ -4,10 +4,10 @@ export FRANGIBLE_PROMETHEUS ?= $(CURDIR)/.cache/prometheus/prometheus
 export FRANGIBLE_OPENSSH ?= $(CURDIR)/.cache/openssh
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal benchmark-many benchmark-cluster constraints clean cluster cluster-deploy cluster-down test-cluster
+.PHONY: help setup prometheus openssh demo demo-all test lint format imports typecheck unit lab campaign benchmark benchmark-cpu benchmark-journal benchmark-many benchmark-cluster benchmark-crosstalk constraints clean cluster cluster-deploy cluster-down test-cluster
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .cache/venv with the project, its extras and the tools
 	@ci/setup
@@ -75,6 +75,9 @@ benchmark-many: setup ## 265 trivial runs beside `xargs -P` over `chaos run` of 
 
 benchmark-cluster: setup ## on a cluster: drain beside chaostoolkit-kubernetes, abort to last revert, CPU achieved (`BENCHMARK="--environment k8s-robust"`)
 	@$(VENV)/bin/python -m benchmarks.cluster $(BENCHMARK)
+
+benchmark-crosstalk: setup prometheus ## how much a fault in one lab environment disturbs the others; on an idle machine
+	@$(VENV)/bin/python -m benchmarks.crosstalk
 
 constraints: setup ## resolve the dependencies anew into ci/constraints.txt
 	@ci/constrain --upgrade
