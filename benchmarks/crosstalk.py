@@ -118,7 +118,7 @@ def disturbed(home: Home, inventory: Inventory, experiment: Path) -> tuple[float
 
 
 def settle(look: Callable[[], Spell]) -> None:
-    """Wait until every environment is steady: one that is short of CPU works off for a minute what came in while the lab was started."""
+    """Wait until every environment is steady: one that is short of CPU works off for minutes what came in while the lab was started."""
     end = time.monotonic() + SETTLED
     while any(orders.in_time < 1 - TOLERATED for orders in look().orders.values()) and time.monotonic() < end:
         print("cross-talk: not every environment is steady yet", file=sys.stderr)
