@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from frangible import toolkit
 from frangible.channel import Channel, ChannelClosed
 from frangible.errors import PlatformError
 
@@ -39,22 +40,19 @@ class Played:
 def complaints(activity: object, kind: str, name: str) -> tuple[str, ...]:
     """Return what is wrong with an `action` or `probe`: the toolkit's own words, which stop at the first problem. Its module is imported."""
     from chaoslib.activity import ensure_activity_is_valid
-    from chaoslib.exceptions import ChaosException
     from chaoslib.hypothesis import ensure_hypothesis_tolerance_is_valid
 
     if not isinstance(activity, Mapping) or not isinstance(activity.get("provider"), Mapping):
         return (f"expected `{name}` to be a mapping with a `provider`, as an activity of the toolkit has it, found {activity!r}",)
     if activity["provider"].get("secrets"):
         return (f"`{name}` asks for `secrets`, and a lease holds none; let the extension take them from its environment variables or files",)
-    try:
+
+    def check() -> None:
         ensure_activity_is_valid({"type": kind, "name": name, **activity})
         if kind == "probe":
             ensure_hypothesis_tolerance_is_valid(activity.get("tolerance"))
-    except ChaosException as error:
-        return (f"Chaos Toolkit refuses `{name}`: {error}",)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what its checks do with a part of the wrong shape
-        return (f"Chaos Toolkit cannot make sense of `{name}`: {type(error).__name__}: {error}",)
-    return ()
+
+    return toolkit.said(check, f"`{name}`")
 
 
 def play(activity: Activity, variables: Mapping[str, str], seconds: float) -> Played:

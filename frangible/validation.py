@@ -9,6 +9,7 @@ from frangible.errors import ExperimentError, FaultError, PlatformError, Problem
 from frangible.experiment import ExperimentFile, Injection, parse_experiment, read_experiment
 from frangible.hypothesis import Hypothesis
 from frangible.inventory import Environment, Inventory
+from frangible.platforms.kubernetes.permissions import HELPERS
 from frangible.rules import file_problems, hold_of
 from frangible.schemas import schema
 from frangible.targets import Choice, candidates, service_nodes
@@ -18,7 +19,7 @@ __all__ = ["Checked", "check", "primitives_of", "problems_there", "schema", "sur
 
 DECLARED_BY = {
     "hosts": {"pause": "services", **dict.fromkeys(("drain", "cut", "kill", "rollout"), "kind: kubernetes")},
-    "kubernetes": dict.fromkeys(("pause", "kill", "cpu", "cut"), "helper-image"),
+    "kubernetes": dict.fromkeys(HELPERS, "helper-image"),
 }
 """The key of `platform` that gives a primitive, by kind of platform, where it is not the primitive's name."""
 ASSUMED_SCRAPE_INTERVAL = 1.0

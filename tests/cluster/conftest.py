@@ -6,12 +6,15 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from .ground import Ground
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("FRANGIBLE_CLUSTER_CACHE", ROOT / ".cache" / "cluster"))
@@ -69,3 +72,12 @@ def cluster() -> Cluster:
     done = subprocess.run([ROOT / "ci" / "cluster" / "cluster", "prometheus"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"no cluster in {CACHE}; run `make cluster cluster-deploy`, or `make test-cluster` for all of it: {done.stderr}"
     return Cluster(CACHE, done.stdout.strip())
+
+
+@pytest.fixture
+def settled(ground: "Ground") -> "Iterator[Ground]":
+    """A module's `ground` as it should be; afterwards too, with nothing left."""
+    ground.settle()
+    ground.assert_nothing_left()
+    yield ground
+    ground.assert_nothing_left()

@@ -20,14 +20,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield made
 
 
-@pytest.fixture
-def settled(ground: Ground) -> Iterator[Ground]:
-    ground.settle()
-    ground.assert_nothing_left()
-    yield ground
-    ground.assert_nothing_left()
-
-
 def test_a_budget_that_allows_nothing_fails_the_drain_and_frees_the_node(settled: Ground, tmp_path: Path) -> None:
     """A person is told which budget it was; nobody has to uncordon anything."""
     budget = {

@@ -29,14 +29,6 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         yield made
 
 
-@pytest.fixture
-def settled(ground: Ground) -> Iterator[Ground]:
-    ground.settle()
-    ground.assert_nothing_left()
-    yield ground
-    ground.assert_nothing_left()
-
-
 def test_a_paused_service_stands_still_and_goes_on_afterwards(settled: Ground, tmp_path: Path) -> None:
     """Every process of it on the node is stopped, as the node's own process table says."""
     seen: list[int] = []

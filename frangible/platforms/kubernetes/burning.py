@@ -10,7 +10,7 @@ from typing import Any
 from frangible.errors import PlatformError
 from frangible.platforms import BurnerState
 from frangible.platforms.kubernetes.labels import value
-from frangible.platforms.kubernetes.pods import STALE, HelperPods, Job, Seen, only
+from frangible.platforms.kubernetes.pods import STALE, HelperPods, Job, only
 
 __all__ = ["Burners", "Sample", "Watch", "samples_in", "utilisation"]
 
@@ -37,9 +37,6 @@ class Sample:
 class Watch:
     """What was heard of one burner."""
 
-    beat: object = None
-    heard: float = 0.0
-    """When its newest beat was first seen, on the monotonic clock."""
     asked: float = -math.inf
     average: float | None = None
     """What it told last of its whole life: all that is known where it was shorter than two looks of the kubelet."""
@@ -67,8 +64,8 @@ class Burners:
         watch = self.watches.setdefault((node, name), Watch())
         if seen is None or not seen.alive:
             return BurnerState(name, alive=False, average=self._average(node, watch))
-        self._hear(watch, seen)
-        fresh = time.monotonic() - watch.heard < STALE
+        watch.average = _number(seen.told.get("average"))
+        fresh = self.pods.silent(seen) < STALE
         achieved, duty = _number(seen.told.get("achieved")), _number(seen.told.get("duty"))
         if achieved is not None:
             self._sample(node, watch, _number(seen.told.get("since")) or 0.0)
@@ -81,11 +78,6 @@ class Burners:
     def running(self, node: str) -> tuple[str, ...]:
         """Names of those that live."""
         return tuple(sorted(seen.of for seen in self.pods.all(node, KIND) if seen.alive))
-
-    def _hear(self, watch: Watch, seen: Seen) -> None:
-        if seen.told.get("beat") != watch.beat:
-            watch.beat, watch.heard = seen.told.get("beat"), time.monotonic()
-            watch.average = _number(seen.told.get("average"))
 
     def _sample(self, node: str, watch: Watch, since: float) -> None:
         """Ask the kubelet now and then for what it saw since the burner had come up; what it does not answer is missing, and nothing else."""

@@ -162,13 +162,17 @@ class Workload:
     selector: Selector
     wanted: int
     """How many pods it should have."""
+    settled: bool = True
+    """Whether its controller has seen the newest template, and every pod is of it."""
 
     @classmethod
     def of(cls, kind: str, item: Mapping[str, Any]) -> "Workload":
         """Parse one item of a list, whose items do not name their kind."""
         meta, spec, status = item["metadata"], item["spec"], item.get("status") or {}
         wanted = status.get("desiredNumberScheduled", 0) if kind == "daemonset" else spec.get("replicas", 1)
-        return cls(meta["namespace"], kind, meta["name"], meta.get("labels") or {}, Selector.of(spec["selector"]), int(wanted))
+        return cls(
+            meta["namespace"], kind, meta["name"], meta.get("labels") or {}, Selector.of(spec["selector"]), int(wanted), _settled(kind, int(wanted), item)
+        )
 
     @property
     def reference(self) -> str:
@@ -178,6 +182,20 @@ class Workload:
     def has(self, pod: Pod) -> bool:
         """Whether a pod is one of its."""
         return pod.namespace == self.namespace and self.selector.matches(pod.labels)
+
+
+def _settled(kind: str, wanted: int, item: Mapping[str, Any]) -> bool:
+    """Whether the controller has seen the newest template, and every pod is of it.
+
+    https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/deployment-v1/#DeploymentStatus, likewise of the other two.
+    """
+    status = item.get("status") or {}
+    if status.get("observedGeneration", 0) < item["metadata"].get("generation", 0):
+        return False
+    updated = status.get("updatedNumberScheduled" if kind == "daemonset" else "updatedReplicas", 0)
+    if kind == "statefulset" and status.get("updateRevision") == status.get("currentRevision"):
+        return True  # a StatefulSet that was never rolled out counts no updated pods
+    return bool(updated >= wanted)
 
 
 def _condition(item: Mapping[str, Any], kind: str) -> str:

@@ -1,8 +1,7 @@
 """Services of a cluster that are paused or killed: a pod on the node signals every process of their containers, and tells which it has stopped."""
 
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from frangible.errors import PlatformError
@@ -23,8 +22,6 @@ class Pauses:
     """Pauses and kills the services of one environment."""
 
     pods: HelperPods
-    heard: dict[str, tuple[object, float]] = field(default_factory=dict, compare=False)
-    """The newest beat of each pod, and when it was first seen, on the monotonic clock."""
 
     def pause(self, node: str, name: str, seconds: float) -> None:
         """Stop every process of the containers that the service has on a node now, for at most `seconds`."""
@@ -57,11 +54,7 @@ class Pauses:
 
     def _told(self, seen: Seen) -> Mapping[str, Any]:
         """Return what a pod tells; raise where it has told nothing new for a while: its processes may be stopped, or not."""
-        beat, now = seen.told.get("beat"), time.monotonic()
-        if self.heard.get(seen.name, (None, 0.0))[0] != beat:
-            self.heard[seen.name] = (beat, now)
-        silent = now - self.heard.get(seen.name, (None, now))[1]
-        if silent > STALE:
+        if (silent := self.pods.silent(seen)) > STALE:
             raise PlatformError(
                 f"environment {self.pods.looker.environment.name}, node {seen.node}: pod {seen.name} has told nothing for {silent:.0f} s, "
                 "so what is stopped is not known; is the node well?"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from frangible.environment import Environment
 
-__all__ = ["LEVELS", "RULES", "Level", "Permission", "Place", "Rule", "needed", "told"]
+__all__ = ["HELPERS", "LEVELS", "RULES", "Level", "Permission", "Place", "Rule", "needed", "told"]
 
 
 class Level(StrEnum):

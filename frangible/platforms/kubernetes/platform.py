@@ -17,6 +17,7 @@ from frangible.platforms.kubernetes.drain import Drains
 from frangible.platforms.kubernetes.load import load_driver
 from frangible.platforms.kubernetes.nodes import Nodes, power_driver
 from frangible.platforms.kubernetes.pausing import Pauses
+from frangible.platforms.kubernetes.permissions import HELPERS
 from frangible.platforms.kubernetes.pods import HelperPods
 from frangible.platforms.kubernetes.rolling import Rollouts
 from frangible.platforms.kubernetes.services import Services
@@ -59,7 +60,7 @@ class KubernetesPlatform:
             "services": True,
             "drain": True,
             "rollout": True,
-            **dict.fromkeys(("pause", "kill", "cpu", "cut"), bool(settings.helper_image)),
+            **dict.fromkeys(HELPERS, bool(settings.helper_image)),
             "load": self.loading is not None,
         }
         self.primitives = frozenset(name for name, there in offered.items() if there)
@@ -213,8 +214,8 @@ class KubernetesPlatform:
 
     def _act_for(self, lease: str) -> None:
         """Have what is made in the cluster name a lease; what is only remembered of it is shared with all others."""
-        pods = HelperPods(self.looker, lease)
-        self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods, self._heard), Cuts(pods)
+        pods = HelperPods(self.looker, lease, self._heard)
+        self.drains, self.pausing, self.cuts = Drains(self.cluster, lease), Pauses(pods), Cuts(pods)
         self.rolling = Rollouts(self.looker, lease)
         self.burning = Burners(pods, self._watches)
 

@@ -6,8 +6,9 @@ Each is pinned to its node, tolerates every taint, is started once, and carries 
 
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from frangible.errors import PlatformError
@@ -116,6 +117,8 @@ class HelperPods:
 
     looker: Looker
     lease: str
+    heard: dict[str, tuple[object, float]] = field(default_factory=dict, compare=False)
+    """The newest beat of each pod, and when it was first seen, on the monotonic clock."""
 
     @property
     def namespace(self) -> str:
@@ -129,16 +132,7 @@ class HelperPods:
 
     def start(self, job: Job) -> Seen:
         """Start one, wait until it tells that it does its job, and return that. One that was started for this lease before is left as it is."""
-        cluster = self.looker.cluster
-        body = manifest(job, self.lease, self.looker.environment.name, self.image)
-        name = body["metadata"]["name"]
-        try:
-            with contextlib.suppress(Conflict), missing_namespace(self.namespace):
-                cluster.ask(cluster.core.create_namespaced_pod, self.namespace, body)
-        except PlatformError as error:
-            if "serviceaccount" in str(error):
-                raise PlatformError(f"{error}; create it: deploy/frangible has the manifest") from error
-            raise
+        cluster, name = self.looker.cluster, self._create(job)
         seen: Seen | None = None
         for items in cluster.follow(cluster.core.list_namespaced_pod, self.namespace, field_selector=f"metadata.name={name}", seconds=COME_UP):
             seen = Seen.of_item(items[0]) if items else None
@@ -180,11 +174,7 @@ class HelperPods:
 
     def run(self, job: Job) -> None:
         """Run one to its end, and remove it; raise where it did not do its job."""
-        cluster = self.looker.cluster
-        body = manifest(job, self.lease, self.looker.environment.name, self.image)
-        name = body["metadata"]["name"]
-        with contextlib.suppress(Conflict):
-            cluster.ask(cluster.core.create_namespaced_pod, self.namespace, body)
+        cluster, name = self.looker.cluster, self._create(job)
         last: Seen | None = None
         for items in cluster.follow(cluster.core.list_namespaced_pod, self.namespace, field_selector=f"metadata.name={name}", seconds=COME_UP):
             last = Seen.of_item(items[0]) if items else last
@@ -194,6 +184,26 @@ class HelperPods:
             cluster.ask(cluster.core.delete_namespaced_pod, name, self.namespace, body={"gracePeriodSeconds": 0})
         if last is None or last.exit_code != 0:
             raise PlatformError(f"{self._who(job.node)}: pod {name} did not do its job: {last.said if last else 'it is not there'}")
+
+    def silent(self, seen: Seen) -> float:
+        """Return for how many seconds a pod has told nothing new, since it was first looked at; 0 for one that has not told anything yet."""
+        beat, now = seen.told.get("beat"), time.monotonic()
+        if self.heard.get(seen.name, (None, now))[0] != beat:
+            self.heard[seen.name] = (beat, now)
+        return now - self.heard.get(seen.name, (None, now))[1]
+
+    def _create(self, job: Job) -> str:
+        """Create the pod of a job, unless it is there already, and return its name."""
+        cluster = self.looker.cluster
+        body = manifest(job, self.lease, self.looker.environment.name, self.image)
+        try:
+            with contextlib.suppress(Conflict), missing_namespace(self.namespace):
+                cluster.ask(cluster.core.create_namespaced_pod, self.namespace, body)
+        except PlatformError as error:
+            if "serviceaccount" in str(error):
+                raise PlatformError(f"{error}; create it: deploy/frangible has the manifest") from error
+            raise
+        return str(body["metadata"]["name"])
 
     def _who(self, node: str) -> str:
         return f"environment {self.looker.environment.name}, node {node}"
