@@ -92,8 +92,8 @@ PACKAGES="podman runc conmon netavark aardvark-dns iptables iproute2 debootstrap
 
 install_packages() {
   local missing
-  # shellcheck disable=SC2086 # a list of names
-  missing=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $PACKAGES 2>/dev/null | awk '$2 == "installed" {print $1}' | sort | comm -13 - <(printf '%s\n' $PACKAGES | sort))
+  # shellcheck disable=SC2086 # a list of names; dpkg-query fails where it has never heard of one
+  missing=$({ dpkg-query -W -f '${Package} ${db:Status-Status}\n' $PACKAGES 2>/dev/null || true; } | awk '$2 == "installed" {print $1}' | sort | comm -13 - <(printf '%s\n' $PACKAGES | sort))
   [ -n "$missing" ] || return 0
   say "installing $(echo $missing)"
   apt-get update -qq || true # one unreachable source of many is no reason to stop
