@@ -21,7 +21,7 @@ openssh: ## make .cache/openssh/ with the OpenSSH that tests use
 demo: setup prometheus ## lab up, four experiments on a robust and on a fragile environment each, who is fragile to what, lab down
 	@$(VENV)/bin/frangible demo
 
-demo-all: setup prometheus ## the same with every experiment on every environment; about half an hour
+demo-all: setup prometheus ## the same with every experiment on every environment; twenty minutes
 	@$(VENV)/bin/frangible demo --all
 
 test: setup prometheus openssh ## all checks and tests, as CI runs them

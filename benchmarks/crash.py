@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ import psutil
 from rich.progress import Progress
 
 from benchmarks.labs import lab
+from benchmarks.short import FAULTS, experiments
 from frangible.errors import PlatformError
 from frangible.home import Home
 from frangible.inventory import Environment, load_inventory
@@ -51,36 +52,6 @@ LIMIT = 90.0
 """Seconds that any one wait of a kill may take."""
 
 
-@dataclass(frozen=True)
-class Injected:
-    """One kind of fault as the campaign injects it."""
-
-    module: str
-    func: str
-    arguments: str
-    """As YAML; HOLD becomes the seconds."""
-    places: Mapping[str, int]
-    """The platform's methods that inject and revert it, and how often each is called for that."""
-    leases: int = 1
-    """How many faults are in force together."""
-    alone: bool = False
-    """Whether it needs the machine's CPUs alone, so that no two of its runs go on side by side."""
-
-
-LOST_AND_BUSY = (
-    "{hold: HOLD, faults: [{module: frangible.actions.node_loss, func: lose_nodes, arguments: {role: execution}}, "
-    "{module: frangible.actions.volume_surge, func: surge_volume, arguments: {factor: 1.25}}]}"
-)
-FAULTS = {
-    "node-loss": Injected("node_loss", "lose_nodes", "{role: execution, count: 1, hold: HOLD}", {"power_off": 1, "power_on": 1}),
-    "middleware-restart": Injected("middleware_restart", "restart", "{service: execution, hold: HOLD}", {"stop_service": 1, "start_service": 1}),
-    "process-pause": Injected("process_pause", "pause", "{service: execution, hold: HOLD}", {"pause_service": 1, "resume_service": 1}),
-    "cpu-saturation": Injected(
-        "cpu_saturation", "saturate_cpus", "{utilisation: 60.0, role: execution, hold: HOLD}", {"start_burner": 1, "stop_burner": 1}, alone=True
-    ),
-    "volume-surge": Injected("volume_surge", "surge_volume", "{factor: 1.25, hold: HOLD}", {"set_load": 2}, alone=True),
-    "surge-while-node-lost": Injected("together", "hold_together", LOST_AND_BUSY, {"power_off": 1, "set_load": 2, "power_on": 1}, 2, alone=True),
-}
 MIX = tuple(name for name, fault in FAULTS.items() if fault.leases == 1)
 """What the campaign is made of where nothing else is asked for."""
 FORKED = "frangible run, forked"
@@ -163,64 +134,6 @@ def kills(count: int, seed: int, faults: Sequence[str] = MIX, *, forked: bool = 
         step, victims = next(planned[fault]) if number % 2 == 0 else ("", chance.choice(may_die))
         path = FORKED if forked else "frangible run" if chance.random() < 0.6 else "chaos run"
         yield Kill(number, fault, path, victims, step, chance.uniform(0.0, 14.0), chance.choice((1, 1, 2)))
-
-
-def experiments(folder: Path, hold: float = 6.5) -> dict[str, Path]:
-    """Write an experiment for each fault, with windows as short as they can be, and their hypothesis; return them by fault."""
-    hypotheses = folder / "hypotheses"
-    hypotheses.mkdir()
-    (hypotheses / "crash-campaign.yaml").write_text(HYPOTHESIS)
-    return {name: _experiment(folder, name, fault, hold) for name, fault in FAULTS.items()}
-
-
-def _experiment(folder: Path, name: str, fault: Injected, hold: float) -> Path:
-    path = folder / f"short-{name}.yaml"
-    path.write_text(
-        """\
-title: A short FAULT
-description: As short as the lab allows, to be killed at every step.
-controls:
-  - name: frangible
-    provider: {type: python, module: frangible.control}
-extensions:
-  - {name: frangible, baseline: 3s, baseline-limit: 45s, recovery-limit: 20s, settle: 300ms}
-runtime: {rollbacks: {strategy: always}}
-steady-state-hypothesis:
-  title: orders flow
-  probes:
-    - name: orders-flow
-      type: probe
-      tolerance: true
-      provider: {type: python, module: frangible.probes.steady_state, func: steady_state, arguments: {hypothesis: crash-campaign}}
-method:
-  - name: inject
-    type: action
-    provider: {type: python, module: frangible.actions.MODULE, func: FUNC, arguments: ARGUMENTS}
-rollbacks: []
-""".replace("FAULT", name)
-        .replace("MODULE", fault.module)
-        .replace("FUNC", fault.func)
-        .replace("ARGUMENTS", fault.arguments)
-        .replace("HOLD", str(hold))
-    )
-    return path
-
-
-HYPOTHESIS = """\
-name: crash-campaign
-title: Some orders are acknowledged
-requires: {metric: 'orders_offered_total{${labels}}', at-least: 30}
-recovery: {within: 20s, steady-for: 1s}
-indicators:
-  - name: orders-acknowledged
-    kind: ratio
-    block: 1s
-    good: 'order_outcomes_total{${labels},outcome="in_time"}'
-    valid: 'order_outcomes_total{${labels}}'
-    bound: {at-least: 0.2}
-    tolerated-share: 0.19
-    when-absent: broken
-"""
 
 
 class Campaign:

@@ -28,8 +28,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.crash import HYPOTHESIS
 from benchmarks.labs import lab
+from benchmarks.short import write_hypothesis
 from frangible import launch
 from frangible.experiment import shipped_experiments
 from frangible.home import Home
@@ -89,14 +89,13 @@ def watched(prometheus: str, environment: str, began: float, ended: float) -> Or
 
 def experiments(folder: Path, faults: Sequence[str], hold: float) -> Iterator[tuple[str, Path]]:
     """Write each shipped experiment with short windows and bounds that do not matter here."""
-    (folder / "hypotheses").mkdir()
-    (folder / "hypotheses" / "crash-campaign.yaml").write_text(HYPOTHESIS)
+    hypothesis = write_hypothesis(folder)
     for fault in faults:
         document = yaml.safe_load((shipped_experiments() / f"{fault}.yaml").read_text())
         document["extensions"] = [{"name": "frangible", "baseline": "3s", "baseline-limit": "45s", "recovery-limit": "20s", "settle": "300ms"}]
         probe = document["steady-state-hypothesis"]["probes"][0]
         document["steady-state-hypothesis"]["probes"] = [probe]
-        probe["provider"]["arguments"] = {"hypothesis": "crash-campaign"}
+        probe["provider"]["arguments"] = {"hypothesis": hypothesis}
         document["method"][0]["provider"]["arguments"]["hold"] = hold
         path = folder / f"{fault}.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False))

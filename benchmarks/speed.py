@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.crash import experiments
 from benchmarks.labs import lab
+from benchmarks.short import experiments
 
 TRIVIAL = """\
 title: trivial

@@ -1,15 +1,18 @@
 """`frangible demo`: what frangible does, on real parts: who is fragile to what, and what a pipeline makes of it."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 
 import typer
 
@@ -34,7 +37,7 @@ POLICY = Path(__file__).with_name("demo-policy.yaml")
 BLOCKED = 1
 """Exit code of the gate, since some environments do not stand what the policy asks."""
 OUTCOMES = {0: "held", 1: "deviated", 2: "not run", 3: "inconclusive", 4: "refused"}
-INCONCLUSIVE = 3
+"""What exit codes of `frangible run` say of its run."""
 OURS = ("FRANGIBLE_JOURNAL", "FRANGIBLE_LEDGER", "FRANGIBLE_INVENTORY", "FRANGIBLE_ENVIRONMENT", "FRANGIBLE_CONFIG")
 """Settings of the user's that must not reach the demonstration."""
 
@@ -50,27 +53,17 @@ class Stated:
     outcome: str = ""
     """`held` or `deviated`; empty where nothing is stated."""
 
-    @property
-    def where(self) -> tuple[str, ...]:
-        """Its arguments for `frangible run`."""
-        return ("run", self.experiment, "--environment", self.environment)
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came of a demonstration."""
 
     runs: tuple[Stated, ...]
-    codes: tuple[int, ...]
-    """Exit codes of the runs, in their order."""
+    outcomes: tuple[str, ...]
+    """What came of each run, in their order."""
     asked: int | None
     """Exit code of the gate; None where it was not asked."""
     seconds: float
-
-    @property
-    def outcomes(self) -> tuple[str, ...]:
-        """What came of each run, in words."""
-        return tuple(OUTCOMES.get(code, f"exit code {code}") for code in self.codes)
 
     @property
     def gate(self) -> str | None:
@@ -110,7 +103,9 @@ def planned(*, quick: bool = False, everything: bool = False) -> tuple[Stated, .
 @app.command()
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="One experiment only: two runs, in two minutes.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Every experiment on every environment; about half an hour.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every experiment on every environment, two at a time where they allow it; twenty minutes.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab up, in the home that other commands use.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what came out as one JSON document; everything else goes to stderr.")] = False,
 ) -> None:
@@ -131,27 +126,27 @@ def demo(
         raise UsageError("--quick and --all: expected one of them, found both")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the lab goes down on SIGTERM as it does on Ctrl-C
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        result = _demonstrated(planned(quick=quick, everything=everything), ask=not quick, keep=keep)
+        result = _demonstrated(planned(quick=quick, everything=everything), ask=not quick, keep=keep, together=everything)
     if as_json:
         print_json(result.to_json())
     if not result.as_stated:
         raise typer.Exit(1)
 
 
-def _demonstrated(runs: tuple[Stated, ...], *, ask: bool, keep: bool) -> Result:
-    """Have a lab, do the runs there, and say what came out."""
+def _demonstrated(runs: tuple[Stated, ...], *, ask: bool, keep: bool, together: bool) -> Result:
+    """Have a lab, do the runs there, one by one or `together` those of an experiment, and say what came out."""
     began = time.monotonic()
     home = Home.find() if keep else Home(Home.find().path / "demo")
     environments = tuple(dict.fromkeys(run.environment for run in runs))
     with _lab(home, environments, keep=keep):
-        codes = []
-        for run in runs:
-            codes.append(_run(home, run))
-            if len(codes) == 1:
+        outcomes: list[str] = []
+        for group in _by_experiment(runs) if together else [(run,) for run in runs]:
+            outcomes += _evident(home, group)
+            if len(outcomes) == len(group):
                 typer.echo(f"first verdict after {span(time.monotonic() - began)}")
         asked = _ask(home, environments) if ask else None
         _command(home, "explain", "--last")
-    result = Result(runs, tuple(codes), asked, time.monotonic() - began)
+    result = Result(runs, tuple(outcomes), asked, time.monotonic() - began)
     report(result)
     typer.echo(f"the whole demonstration took {span(result.seconds)}")
     if keep:
@@ -161,12 +156,34 @@ def _demonstrated(runs: tuple[Stated, ...], *, ask: bool, keep: bool) -> Result:
     return result
 
 
-def _run(home: Home, run: Stated) -> int:
-    code = _command(home, *run.where)
-    if code == INCONCLUSIVE and run.outcome:
+def _by_experiment(runs: Sequence[Stated]) -> Iterator[tuple[Stated, ...]]:
+    """Yield the environments of each experiment, in order."""
+    for _, group in groupby(runs, key=lambda run: run.experiment):
+        yield tuple(group)
+
+
+def _evident(home: Home, runs: tuple[Stated, ...]) -> list[str]:
+    """Run them and return what came of each; what is stated and came out inconclusive is run once more."""
+    found = dict(zip(runs, _run(home, runs), strict=True))
+    again = tuple(run for run in runs if run.outcome and found[run] == "inconclusive")
+    if again:
         typer.echo("inconclusive is no evidence: once more")
-        code = _command(home, *run.where)
-    return code
+        found |= dict(zip(again, _run(home, again), strict=True))
+    return [found[run] for run in runs]
+
+
+def _run(home: Home, runs: tuple[Stated, ...]) -> list[str]:
+    """Run one experiment on one environment, or on several as far as their resource keys allow it."""
+    command = ("run", runs[0].experiment, *(word for run in runs for word in ("--environment", run.environment)))
+    if len(runs) == 1:
+        code = _command(home, *command)
+        return [OUTCOMES.get(code, f"exit code {code}")]
+    with tempfile.TemporaryFile("w+") as records:
+        code = _command(home, *command, "--json", output=records)
+        records.seek(0)
+        text = records.read()
+    found = {record["environment"]: str(record["outcome"]) for record in json.loads(text or "[]")}
+    return [found.get(run.environment, OUTCOMES.get(code, f"exit code {code}")) for run in runs]
 
 
 def _ask(home: Home, environments: tuple[str, ...]) -> int:
@@ -208,13 +225,14 @@ def _lab(home: Home, environments: tuple[str, ...], *, keep: bool) -> Iterator[N
             signal.signal(signal.SIGINT, before)
 
 
-def _command(home: Home, *arguments: str) -> int:
-    """Run one command of ours in a process of its own; Ctrl-C reaches it too, and it is waited for."""
+def _command(home: Home, *arguments: str, output: IO[str] | None = None) -> int:
+    """Run one command of ours in a process of its own; Ctrl-C reaches it too, and it is waited for. What it prints may go to a file."""
     _say(f"frangible {' '.join(arguments)}")
     environment = {name: value for name, value in os.environ.items() if name not in OURS} | {"FRANGIBLE_HOME": str(home.path)}
     environment["FRANGIBLE_INVENTORY"] = str(home.lab / "inventory.yaml")
     aside = sys.stderr if sys.stdout is sys.stderr else None  # with --json, standard output is for the document alone
-    process = subprocess.Popen([sys.executable, "-m", "frangible.cli", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=aside)
+    command = [sys.executable, "-m", "frangible.cli", *arguments]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=aside if output is None else output)
     with _passing_on(process):
         interrupted = False
         while True:

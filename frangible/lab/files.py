@@ -226,7 +226,7 @@ def write_all(state: LabState) -> None:
             _write_node(state, spec, node)
         for program in outside_programs(state, spec):
             _write_settings(program)
-        folder.rate(spec.name).write_text(f"{spec.rate:g}\n")
+        folder.rate(spec.name).write_text("0\n")  # nothing is offered before somebody can take it
     _write_prometheus(state)
     _create_databases(state)
     _write_inventory(state)

@@ -114,6 +114,8 @@ def _start(folder: Path, progress: Callable[[str], None], environments: tuple[st
     state = _wait_for_rack(folder)
     _wait_for(lambda: _nodes_not_ready(state), "nodes", state, began)
     progress("nodes are ready, waiting for orders in Prometheus")
+    for spec in estate:  # only now: what was offered before would have to be worked off, by some for minutes
+        ask(folder, {"do": "rate", "environment": spec.name, "rate": spec.rate})
     _wait_for(lambda: _environments_without_orders(state), "orders acknowledged in time in", state, began)
     state = state.with_headroom(_headroom(state))
     state.write()
