@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+WIDTH = 160
+"""Characters of a line of a record that is shown, where words can be parted."""
+
 app = new_app("""List, show, export and import runs.
 
 \b
@@ -58,7 +61,7 @@ def list_(
 
 @app.command()
 def show(run: RunId, as_json: AsJson = False) -> None:
-    """Show all that the journal keeps of one run.
+    """Show what the journal keeps of one run, as YAML; what is empty is left out.
 
     \b
     Example:
@@ -68,11 +71,14 @@ def show(run: RunId, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_document(record))
         return
-    document = _document(record)
+    import yaml
+
+    document = _document(record) | {"started_at": moment(record.started_at), "ended_at": moment(record.ended_at)}
     for name in ("chaos_journal", "series"):
-        document[name] = "(see `frangible journal export`)" if document.get(name) is not None else None
-    document["started_at"], document["ended_at"] = moment(record.started_at), moment(record.ended_at)
-    typer.echo(columns(("FIELD", "VALUE"), [(name, _brief(value)) for name, value in document.items()]))
+        if document.get(name) is not None:
+            document[name] = "see `frangible journal export`"
+    told = {name: value for name, value in document.items() if value not in (None, "", [], {})}
+    typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=WIDTH), nl=False)
 
 
 @app.command()
@@ -141,10 +147,6 @@ def _row(record: "RunRecord") -> tuple[str, ...]:
     took = "-" if record.ended_at is None else span(record.ended_at - record.started_at)
     why = record.reasons[0] if record.reasons else ""
     return (record.id, record.experiment, record.environment, record.outcome or record.state, moment(record.started_at), took, why)
-
-
-def _brief(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _write(path: Path, text: str) -> None:
