@@ -2,9 +2,10 @@
 
     python -m benchmarks.drain --context kind-frangible --node frangible-worker --image localhost/frangible/estate:1 --pods 12 --turns 3
 
-Makes a namespace of its own with one Deployment whose pods prefer that node, and removes it at the end. With `--budget N` a
-PodDisruptionBudget lets N of them be away at once, as real estates have it. The time of one turn is from the call until
-it returns: then the node is cordoned and none of the pods is left there. Between two turns the node is uncordoned and the pods are put back.
+Makes a namespace of its own with one Deployment whose pods belong on that node, and removes it at the end. With `--budget N` a
+PodDisruptionBudget lets N of them be away at once, as real estates have it; then they may go elsewhere, since the budget waits for
+those that replace them. The time of one turn is from the call until it returns: then the node is cordoned and none of the pods is
+left there. Between two turns the node is uncordoned and the pods are put back.
 """
 
 import argparse
@@ -32,15 +33,19 @@ SETTLED = 180.0
 """Seconds that the pods have to be on the node, all ready."""
 
 
-def deployment(node: str, image: str, pods: int) -> client.V1Deployment:
-    """Pods that go to the node whenever it takes any, and elsewhere when it does not."""
-    preferred = client.V1PreferredSchedulingTerm(
-        weight=100,
-        preference=client.V1NodeSelectorTerm(match_expressions=[client.V1NodeSelectorRequirement(key="kubernetes.io/hostname", operator="In", values=[node])]),
-    )
+def affinity(node: str, *, elsewhere: bool) -> client.V1NodeAffinity:
+    """On that node; or, where need be, `elsewhere`."""
+    term = client.V1NodeSelectorTerm(match_expressions=[client.V1NodeSelectorRequirement(key="kubernetes.io/hostname", operator="In", values=[node])])
+    if elsewhere:
+        return client.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[client.V1PreferredSchedulingTerm(weight=100, preference=term)])
+    return client.V1NodeAffinity(required_during_scheduling_ignored_during_execution=client.V1NodeSelector(node_selector_terms=[term]))
+
+
+def deployment(node: str, image: str, pods: int, *, elsewhere: bool) -> client.V1Deployment:
+    """Pods that go to the node when it takes any; `elsewhere` when it does not."""
     spec = client.V1PodSpec(
         termination_grace_period_seconds=1,
-        affinity=client.V1Affinity(node_affinity=client.V1NodeAffinity(preferred_during_scheduling_ignored_during_execution=[preferred])),
+        affinity=client.V1Affinity(node_affinity=affinity(node, elsewhere=elsewhere)),
         containers=[client.V1Container(name="pod", image=image, image_pull_policy="IfNotPresent", command=["sh", "-c", ENDS_AT_ONCE])],
     )
     return client.V1Deployment(
@@ -64,9 +69,9 @@ def namespace(cluster: Cluster) -> Iterator[str]:
         cluster.ask(cluster.core.delete_namespace, name)
 
 
-def put_on(cluster: Cluster, space: str, node: str, image: str, pods: int) -> None:
+def put_on(cluster: Cluster, space: str, node: str, image: str, pods: int, *, elsewhere: bool) -> None:
     """Have all pods on the node, ready; those of before are gone."""
-    cluster.ask(cluster.apps.create_namespaced_deployment, space, deployment(node, image, pods))
+    cluster.ask(cluster.apps.create_namespaced_deployment, space, deployment(node, image, pods, elsewhere=elsewhere))
     seen: tuple[Pod, ...] = ()
     for items in cluster.follow(cluster.core.list_namespaced_pod, space, seconds=SETTLED):
         seen = tuple(map(Pod.of, items))
@@ -120,7 +125,7 @@ def measure(context: str, node: str, image: str, pods: int, turns: int, budget: 
             keep_budget(cluster, space, budget)
         for _ in range(turns):
             for name, drain in ways.items():
-                put_on(cluster, space, node, image, pods)
+                put_on(cluster, space, node, image, pods, elsewhere=budget > 0)
                 begun = time.monotonic()
                 try:
                     drain()
