@@ -74,8 +74,9 @@ def problems_there(checked: Checked, environment: Environment | None, inventory:
 
 
 def surveyed(environment: Environment) -> tuple[Environment, str]:
-    """Return the environment with its nodes and roles as they are now, and an empty text; or as it is declared, and why its cluster could not be asked.
+    """Return the environment with its nodes and roles as they are now, and an empty text; or without nodes, and why its cluster could not be asked.
 
+    What is declared of a cluster's nodes adds to what the cluster says, so alone it tells nothing of targets.
     Only for an environment on Kubernetes is anything reached over the network.
     """
     from frangible.platforms import open_platform
@@ -83,7 +84,7 @@ def surveyed(environment: Environment) -> tuple[Environment, str]:
     try:
         return open_platform(environment).survey(), ""
     except PlatformError as error:
-        return environment, str(error)
+        return environment.model_copy(update={"nodes": ()}), str(error)
 
 
 def primitives_of(environment: Environment) -> frozenset[str]:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from frangible.cli import completion

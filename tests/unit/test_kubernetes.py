@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frangible.environment import Node
 from frangible.errors import InventoryError, PlatformError
 from frangible.inventory import Environment, load_inventory
 from frangible.platforms import open_platform
@@ -88,10 +89,12 @@ def test_primitives_are_known_from_the_inventory_without_the_client(tmp_path: Pa
     assert "kubernetes" not in sys.modules
 
 
-def test_a_cluster_that_cannot_be_asked_leaves_the_environment_as_declared_and_says_why(tmp_path: Path) -> None:
+def test_a_cluster_that_cannot_be_asked_leaves_an_environment_without_nodes_and_says_why(tmp_path: Path) -> None:
+    """Declared nodes without what the cluster would add have no roles, which must not pass for a wrong role in an experiment."""
     found = declared(tmp_path, {"kubeconfig": "missing"})
-    assert surveyed(found)[0] == found
-    assert "names no cluster that can be reached" in surveyed(found)[1]
+    blind, why = surveyed(found.model_copy(update={"nodes": (Node(name="worker", cpus=0.8),)}))
+    assert blind == found
+    assert "names no cluster that can be reached" in why
 
 
 def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
