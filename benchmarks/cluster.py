@@ -9,6 +9,7 @@ the run's events tell. CPU achieved is the kubelet's counter, the ramp left out.
 import argparse
 import json
 import logging
+import math
 import os
 import statistics
 import subprocess
@@ -58,8 +59,9 @@ def drained(platform: Environment, node: str, pods: int, turns: int, budget: int
     middle = {name: statistics.median(times) for name, times in took.items()}
     allowed = f"a budget lets {budget} be away" if budget else "no budget"
     for name, seconds in middle.items():
-        yield Row(f"drain, {name}", f"{seconds:.2f} s", f"{pods} pods, {allowed}; median of {turns}")
-    yield Row("drain, times as fast", f"{middle[drain.THEIRS] / middle[drain.OURS]:.1f}")
+        yield Row(f"drain, {name}", drain.told(seconds).strip(), f"{pods} pods, {allowed}; median of {turns}")
+    if math.isfinite(middle[drain.THEIRS]):
+        yield Row("drain, times as fast", f"{middle[drain.THEIRS] / middle[drain.OURS]:.1f}")
 
 
 def aborted(fault: str, name: str, home: Path) -> Row:

@@ -4,13 +4,14 @@
 
 Makes a namespace of its own with one Deployment whose pods belong on that node, and removes it at the end. With `--budget N` a
 PodDisruptionBudget lets N of them be away at once, as real estates have it; then they may go elsewhere, since the budget waits for
-those that replace them. The time of one turn is from the call until it returns: then the node is cordoned and none of the pods is
-left there. Between two turns the node is uncordoned and the pods are put back.
+those that replace them, and a way that gives up at the first refusal is shown as that. The time of one turn is from the call until it
+returns: then the node is cordoned and none of the pods is left there. Between two turns the node is uncordoned and the pods are put back.
 """
 
 import argparse
 import importlib
 import logging
+import math
 import os
 import secrets
 import statistics
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from chaoslib.exceptions import ActivityFailed
 from kubernetes import client
 
 from frangible.inventory import Environment
@@ -114,8 +116,13 @@ def cluster_of(context: str) -> Cluster:
     return Cluster(Environment.model_validate(entry, strict=False))
 
 
+def told(seconds: float) -> str:
+    """Show a time."""
+    return f"{seconds:6.2f} s" if math.isfinite(seconds) else "gave up"
+
+
 def measure(context: str, node: str, image: str, pods: int, turns: int, budget: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
-    """Drain in turns; return the seconds of each way. A budget of 0 is none."""
+    """Drain in turns; return the seconds of each way, infinite where it gave up. A budget of 0 is none."""
     os.environ["KUBERNETES_CONTEXT"] = context  # where chaostoolkit-kubernetes looks for it
     cluster = cluster_of(context)
     ways: dict[str, Callable[[], None]] = {OURS: lambda: Drains(cluster, LABEL).drain(node, 120.0), THEIRS: lambda: by_them(node)}
@@ -130,10 +137,13 @@ def measure(context: str, node: str, image: str, pods: int, turns: int, budget: 
                 try:
                     drain()
                     took[name].append(time.monotonic() - begun)
+                except ActivityFailed as error:
+                    took[name].append(math.inf)
+                    tell(f"{name:24} gave up: {str(error).partition(': ')[0]}")
                 finally:
                     uncordon(cluster, node)
                 take_away(cluster, space)
-                tell(f"{name:24} {took[name][-1]:6.2f} s")
+                tell(f"{name:24} {told(took[name][-1])}")
     return took
 
 
@@ -152,8 +162,9 @@ def main() -> None:
     middle = {name: statistics.median(times) for name, times in took.items()}
     print(f"\n{asked.pods} pods on {asked.node}, {asked.turns} turns, median")
     for name, seconds in middle.items():
-        print(f"  {name:24} {seconds:6.2f} s")
-    print(f"  frangible is {middle[THEIRS] / middle[OURS]:.1f} times as fast")
+        print(f"  {name:24} {told(seconds)}")
+    if math.isfinite(middle[THEIRS]):
+        print(f"  frangible is {middle[THEIRS] / middle[OURS]:.1f} times as fast")
 
 
 if __name__ == "__main__":
