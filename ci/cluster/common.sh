@@ -23,8 +23,10 @@ fail() { # MESSAGE ADVICE...
   printf 'cluster: FAILED: %s\n' "$1" >&2
   shift
   [ $# -eq 0 ] || printf '         %s\n' "$@" >&2
-  exit 1
+  exit "$failure"
 }
+failure=1
+UNAVAILABLE=69 # sysexits(3): not this machine
 
 # A part is built once for what its files hold and its parts are, wherever the repository lies.
 digest() { # FILE OR FOLDER, or =TEXT...

@@ -68,6 +68,7 @@ print_environment() {
 
 # What building nodes needs and cannot get by itself; each is one clear message instead of a failure in the middle.
 check_machine() {
+  local failure=$UNAVAILABLE
   [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "the node image is built for Linux on x86_64, and this is $(uname -s) on $(uname -m)" \
     "Where images can be pulled, the published one serves: FRANGIBLE_CLUSTER_NODES=pull make cluster"
   [ "$(id -u)" = 0 ] || fail "building and running nodes needs root" \
