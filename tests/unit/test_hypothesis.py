@@ -145,7 +145,7 @@ def test_two_files_with_one_name_are_a_problem_and_problems_of_all_files_come_to
 
 def test_the_shipped_hypotheses_load() -> None:
     hypotheses = load_hypotheses([shipped_hypotheses()])
-    assert [indicator.name for indicator in hypotheses["order-flow"].indicators] == ["orders-acknowledged", "orders-intact"]
+    assert [indicator.name for indicator in hypotheses["order-flow"].indicators] == ["orders-acknowledged", "orders-intact", "none-lost-or-duplicated"]
 
 
 @pytest.mark.parametrize(
