@@ -17,6 +17,8 @@ BARS = "▁▂▃▄▅▆▇█"
 GAP = "·"
 KEPT = {Outcome.HELD: "kept its bound", Outcome.DEVIATED: "broke its bound", Outcome.INCONCLUSIVE: "could not be decided"}
 ORDER = (Outcome.DEVIATED, Outcome.INCONCLUSIVE, Outcome.HELD)
+RELATIVE = "the baseline"
+"""How a bound ends that is relative."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 
@@ -28,7 +30,7 @@ class Plot:
     times: tuple[float, ...]
     values: tuple[float, ...]
     bound: float | None
-    """The number that the bound names, where it is an absolute one."""
+    """Where the bound lies, if it is one number: as it is named, or above or below what was observed in the baseline."""
     bound_text: str
     windows: tuple[Window, ...]
     """The windows, on the plot's own clock."""
@@ -207,7 +209,7 @@ def plot_of(record: RunRecord) -> Plot | None:
         indicator=one.indicator,
         times=tuple(at - origin for at, _ in points),
         values=tuple(value for _, value in points),
-        bound=_bound(one.bound),
+        bound=_bound(record, one),
         bound_text=one.bound,
         windows=tuple(Window(window.name, window.start - origin, window.end - origin) for window in record.windows),
     )
@@ -221,9 +223,15 @@ def _points(series: object) -> list[tuple[float, float]]:
     return sorted((float(at), float(value)) for at, value in pairs if isinstance(at, int | float) and isinstance(value, int | float))
 
 
-def _bound(text: str) -> float | None:
-    found = NUMBER.findall(text)
-    return float(found[0]) if len(found) == 1 else None
+def _bound(record: RunRecord, one: IndicatorVerdict) -> float | None:
+    numbers = NUMBER.findall(one.bound)
+    if len(numbers) != 1:
+        return None
+    bound = float(numbers[0])
+    if not one.bound.endswith(RELATIVE):
+        return bound
+    before = next((each.observed for each in record.indicators if (each.indicator, each.window) == (one.indicator, WindowName.BASELINE)), None)
+    return None if before is None else before + (bound if one.bound.endswith(f"above {RELATIVE}") else -bound)
 
 
 def sparkline(plot: Plot, width: int = 60) -> tuple[str, ...]:

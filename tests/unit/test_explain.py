@@ -189,6 +189,18 @@ def test_a_bound_of_several_numbers_draws_no_line():
     assert plot.bound is None
 
 
+@pytest.mark.parametrize(("bound", "line"), [("at most 2 above the baseline", 18.0), ("at most 2 below the baseline", 14.0)])
+def test_a_relative_bound_is_drawn_from_what_the_baseline_was(bound, line):
+    one = indicator(bound=bound)
+    series = {one.indicator: [[1.0, 16.0]]}
+    plot = plot_of(record(indicators=(replace(one, window=WindowName.BASELINE, observed=16.0), one), series=series))
+    assert plot is not None
+    assert plot.bound == line
+    alone = plot_of(record(indicators=(one,), series=series))
+    assert alone is not None
+    assert alone.bound is None
+
+
 def test_the_sparkline_shows_the_dip_in_the_window_where_it_was():
     values = (1.0, 1.0, 0.5, 0.5, 1.0, 1.0)
     windows = (Window(WindowName.BASELINE, 0, 1.9), Window(WindowName.EFFECT, 1.9, 3.9), Window(WindowName.RECOVERY, 3.9, 6))
