@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+SUMMARY = ("id", "experiment", "environment", "region", "tier", "owner", "actor", "note", "ticket", "started_at", "ended_at", "state", "outcome", "reasons")
+"""What is told of a run in a list, and first of one run."""
 WIDTH = 160
 """Characters of a line of a record that is shown, where words can be parted."""
 
@@ -77,7 +79,7 @@ def show(run: RunId, as_json: AsJson = False) -> None:
     for name in ("chaos_journal", "series"):
         if document.get(name) is not None:
             document[name] = "see `frangible journal export`"
-    told = {name: value for name, value in document.items() if value not in (None, "", [], {})}
+    told = {name: document[name] for name in (*SUMMARY, *document) if document[name] not in (None, "", [], {})}
     typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True, width=WIDTH), nl=False)
 
 
@@ -139,8 +141,7 @@ def _document(record: "RunRecord") -> dict[str, object]:
 
 
 def _summary(record: "RunRecord") -> dict[str, object]:
-    kept = ("id", "experiment", "environment", "region", "tier", "owner", "actor", "note", "ticket", "started_at", "ended_at", "state", "outcome", "reasons")
-    return {name: getattr(record, name) for name in kept}
+    return {name: getattr(record, name) for name in SUMMARY}
 
 
 def _row(record: "RunRecord") -> tuple[str, ...]:
