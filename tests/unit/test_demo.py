@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from frangible.cli.demo import POLICY, Result, Stated, planned, report
+from frangible.cli.demo import POLICY, Result, Stated, _evident, planned, report
 from frangible.cli.group import app
 from frangible.experiment import shipped_experiments
+from frangible.home import Home
 from frangible.lab.layout import ESTATE
 from frangible.policy import load_policy
 
@@ -58,6 +59,22 @@ def test_what_came_out_is_told_beside_what_was_stated(capsys, outcomes, asked, a
     assert result.as_stated is as_stated
     out = capsys.readouterr().out
     assert " ".join(said.split()) in " ".join(out.split()), out
+
+
+def test_the_matrix_asks_once_for_all_environments_and_once_more_for_what_is_stated_and_inconclusive(monkeypatch, tmp_path) -> None:
+    """One command an experiment, so that resource keys decide what goes side by side; a run that left no record is told by the exit code."""
+    answers = [[("x", INCONCLUSIVE), ("z", INCONCLUSIVE)], [("x", HELD), ("y", DEVIATED)]]
+    asked: list[list[str]] = []
+
+    def command(_home, *words, output):
+        asked.append([words[number + 1] for number, word in enumerate(words) if word == "--environment"])
+        json.dump([{"environment": environment, "outcome": outcome} for environment, outcome in answers[len(asked) - 1]], output)
+        return 3
+
+    monkeypatch.setattr("frangible.cli.demo._command", command)
+    runs = (Stated("a", "x", "held"), Stated("a", "y", "deviated"), Stated("a", "z"))
+    assert _evident(Home(tmp_path), runs) == [HELD, DEVIATED, INCONCLUSIVE]
+    assert asked == [["x", "y", "z"], ["x", "y"]]
 
 
 def test_the_policy_of_the_demonstration_asks_for_what_it_runs() -> None:
