@@ -107,7 +107,7 @@ ESTATE = (
         "newyork",
         "XCBO",
         "environments-newyork",
-        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.18), NodeSpec("app-2", ("gateway", "execution"), cpus=0.18)),
+        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.16), NodeSpec("app-2", ("gateway", "execution"), cpus=0.16)),
         parent="lab-americas",
         rate=25.0,
         risk_work=0.003,
