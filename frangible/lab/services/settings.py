@@ -44,7 +44,7 @@ class Settings:
 
     reconnects: bool = True
     """Whether it connects again when NATS or PostgreSQL went away."""
-    give_up_after: float = 12.0
+    give_up_after: float = 15.0
     """Seconds without connection after which the watchdog ends a service that does not reconnect; its supervisor starts it anew."""
     risk_work: float = 0.0
     """CPU seconds of the risk model for each order."""
