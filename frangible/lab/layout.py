@@ -107,7 +107,7 @@ ESTATE = (
         "newyork",
         "XCBO",
         "environments-newyork",
-        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.16), NodeSpec("app-2", ("gateway", "execution"), cpus=0.16)),
+        (CORE, NodeSpec("app-1", ("gateway", "risk", "execution"), cpus=0.15), NodeSpec("app-2", ("gateway", "execution"), cpus=0.15)),
         parent="lab-americas",
         rate=25.0,
         risk_work=0.003,
