@@ -56,7 +56,7 @@ rollbacks: []
 HYPOTHESIS = """\
 name: false-alarms
 title: Orders are taken and acknowledged as they were before
-requires: {metric: 'orders_offered_total{${labels}}', at-least: 30}
+requires: {metric: 'orders_offered_total{${labels}}', at-least: 20}
 recovery: {within: 30s, steady-for: 2s}
 indicators:
   - name: orders-acknowledged
