@@ -59,7 +59,7 @@ def drained(platform: Environment, node: str, pods: int, turns: int, budget: int
     middle = {name: statistics.median(times) for name, times in took.items()}
     allowed = f"a budget lets {budget} be away" if budget else "no budget"
     for name, seconds in middle.items():
-        yield Row(f"drain, {name}", drain.told(seconds).strip(), f"{pods} pods, {allowed}; median of {turns}")
+        yield Row(f"drain, {name}", drain.told(seconds), f"{pods} pods, {allowed}; median of {turns}")
     if math.isfinite(middle[drain.THEIRS]):
         yield Row("drain, times as fast", f"{middle[drain.THEIRS] / middle[drain.OURS]:.1f}")
 

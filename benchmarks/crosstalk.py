@@ -117,7 +117,7 @@ def disturbed(home: Home, inventory: Inventory, experiment: Path) -> tuple[float
 
 
 def settle(look: Callable[[], Spell]) -> None:
-    """Wait until every environment is steady: one that is short of CPU works off for minutes what came in while the lab was started."""
+    """Wait until every environment is steady: a lab that was in use may still work off what came in."""
     end = time.monotonic() + SETTLED
     while any(orders.in_time < 1 - TOLERATED for orders in look().orders.values()) and time.monotonic() < end:
         print("cross-talk: not every environment is steady yet", file=sys.stderr)

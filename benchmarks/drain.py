@@ -118,7 +118,7 @@ def cluster_of(context: str) -> Cluster:
 
 def told(seconds: float) -> str:
     """Show a time."""
-    return f"{seconds:6.2f} s" if math.isfinite(seconds) else "gave up"
+    return f"{seconds:.2f} s" if math.isfinite(seconds) else "gave up"
 
 
 def measure(context: str, node: str, image: str, pods: int, turns: int, budget: int, tell: Callable[[str], None]) -> dict[str, list[float]]:
@@ -143,7 +143,7 @@ def measure(context: str, node: str, image: str, pods: int, turns: int, budget: 
                 finally:
                     uncordon(cluster, node)
                 take_away(cluster, space)
-                tell(f"{name:24} {told(took[name][-1])}")
+                tell(f"{name:24} {told(took[name][-1]):>8}")
     return took
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     middle = {name: statistics.median(times) for name, times in took.items()}
     print(f"\n{asked.pods} pods on {asked.node}, {asked.turns} turns, median")
     for name, seconds in middle.items():
-        print(f"  {name:24} {told(seconds)}")
+        print(f"  {name:24} {told(seconds):>8}")
     if math.isfinite(middle[THEIRS]):
         print(f"  frangible is {middle[THEIRS] / middle[OURS]:.1f} times as fast")
 

@@ -25,34 +25,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scipy.special import betaincinv
 
 from benchmarks.labs import lab
+from benchmarks.short import write_experiment, write_hypothesis
 from frangible import launch
 from frangible.home import Home
 from frangible.inventory import Inventory, load_inventory
 from frangible.journal import Journal
 
 CONFIDENCE = 0.95
-EXPERIMENT = """\
-title: Nothing is done
-description: As short as its bounds can be shown to be kept; nothing is injected.
-controls:
-  - name: frangible
-    provider: {type: python, module: frangible.control}
-extensions:
-  - {name: frangible, baseline: 6s, baseline-limit: 60s, settle: 300ms}
-runtime: {rollbacks: {strategy: always}}
-steady-state-hypothesis:
-  title: orders flow
-  probes:
-    - name: orders-flow
-      type: probe
-      tolerance: true
-      provider: {type: python, module: frangible.probes.steady_state, func: steady_state, arguments: {hypothesis: false-alarms}}
-method:
-  - name: nothing
-    type: action
-    provider: {type: python, module: frangible.actions.placebo, func: hold_without_fault, arguments: {role: execution, count: 1, hold: 10.0}}
-rollbacks: []
-"""
 HYPOTHESIS = """\
 name: false-alarms
 title: Orders are taken and acknowledged as they were before
@@ -95,13 +74,11 @@ class Judged:
     seconds: float
 
 
-def write_experiment(folder: Path) -> Path:
-    """Write the experiment and its hypothesis."""
-    (folder / "hypotheses").mkdir()
-    (folder / "hypotheses" / "false-alarms.yaml").write_text(HYPOTHESIS)
-    path = folder / "nothing.yaml"
-    path.write_text(EXPERIMENT)
-    return path
+def nothing(folder: Path) -> Path:
+    """Write an experiment in which nothing is injected, as short as its bounds can be shown to be kept, and its hypothesis."""
+    windows = {"baseline": "6s", "baseline-limit": "60s", "settle": "300ms"}
+    arguments = {"role": "execution", "count": 1, "hold": 10.0}
+    return write_experiment(folder / "nothing.yaml", write_hypothesis(folder, HYPOTHESIS), windows, "placebo", "hold_without_fault", arguments)
 
 
 def execute(home: Home, inventory: Inventory, environment: str, experiment: Path) -> Judged:
@@ -121,7 +98,7 @@ def execute(home: Home, inventory: Inventory, environment: str, experiment: Path
 def run_all(home: Home, runs: int, folder: Path) -> list[Judged]:
     """Deal the runs to the environments, one at a time in each."""
     inventory = load_inventory(home.lab / "inventory.yaml")
-    experiment = write_experiment(folder)
+    experiment = nothing(folder)
     names = sorted(inventory.environments)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[tally]}"))
     with Progress(*columns, disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(names)) as pool:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FAULTS", "Injected", "experiments", "write_hypothesis"]
+import yaml
+
+__all__ = ["FAULTS", "Injected", "experiments", "write_experiment", "write_hypothesis"]
 
 
 @dataclass(frozen=True)
@@ -38,56 +40,7 @@ FAULTS = {
     "surge-while-node-lost": Injected("together", "hold_together", LOST_AND_BUSY, {"power_off": 1, "set_load": 2, "power_on": 1}, 2, alone=True),
 }
 
-NAME = "some-orders"
-
-
-def experiments(folder: Path, hold: float = 6.5) -> dict[str, Path]:
-    """Write an experiment for each fault, with windows as short as they can be, and their hypothesis; return them by fault."""
-    write_hypothesis(folder)
-    return {name: _experiment(folder, name, fault, hold) for name, fault in FAULTS.items()}
-
-
-def write_hypothesis(folder: Path) -> str:
-    """Write the hypothesis where an experiment of the folder finds it; return its name."""
-    (folder / "hypotheses").mkdir()
-    (folder / "hypotheses" / f"{NAME}.yaml").write_text(HYPOTHESIS)
-    return NAME
-
-
-def _experiment(folder: Path, name: str, fault: Injected, hold: float) -> Path:
-    path = folder / f"short-{name}.yaml"
-    path.write_text(
-        """\
-title: A short FAULT
-description: As short as the lab allows.
-controls:
-  - name: frangible
-    provider: {type: python, module: frangible.control}
-extensions:
-  - {name: frangible, baseline: 3s, baseline-limit: 45s, recovery-limit: 20s, settle: 300ms}
-runtime: {rollbacks: {strategy: always}}
-steady-state-hypothesis:
-  title: orders flow
-  probes:
-    - name: orders-flow
-      type: probe
-      tolerance: true
-      provider: {type: python, module: frangible.probes.steady_state, func: steady_state, arguments: {hypothesis: some-orders}}
-method:
-  - name: inject
-    type: action
-    provider: {type: python, module: frangible.actions.MODULE, func: FUNC, arguments: ARGUMENTS}
-rollbacks: []
-""".replace("FAULT", name)
-        .replace("MODULE", fault.module)
-        .replace("FUNC", fault.func)
-        .replace("ARGUMENTS", fault.arguments)
-        .replace("HOLD", str(hold))
-    )
-    return path
-
-
-HYPOTHESIS = """\
+SOME_ORDERS = """\
 name: some-orders
 title: Some orders are acknowledged
 requires: {metric: 'orders_offered_total{${labels}}', at-least: 30}
@@ -102,3 +55,53 @@ indicators:
     tolerated-share: 0.19
     when-absent: broken
 """
+
+
+def experiments(folder: Path, hold: float = 6.5) -> dict[str, Path]:
+    """Write an experiment for each fault, with windows as short as they can be, and their hypothesis; return them by fault."""
+    hypothesis = write_hypothesis(folder)
+    windows = {"baseline": "3s", "baseline-limit": "45s", "recovery-limit": "20s", "settle": "300ms"}
+    return {
+        name: write_experiment(
+            folder / f"short-{name}.yaml", hypothesis, windows, fault.module, fault.func, yaml.safe_load(fault.arguments.replace("HOLD", str(hold)))
+        )
+        for name, fault in FAULTS.items()
+    }
+
+
+def write_hypothesis(folder: Path, text: str = SOME_ORDERS) -> str:
+    """Write a hypothesis where an experiment of the folder finds it; return its name."""
+    name = str(yaml.safe_load(text)["name"])
+    (folder / "hypotheses").mkdir()
+    (folder / "hypotheses" / f"{name}.yaml").write_text(text)
+    return name
+
+
+def write_experiment(path: Path, hypothesis: str, windows: Mapping[str, str], module: str, func: str, arguments: Mapping[str, object]) -> Path:
+    """Write an experiment that injects one fault by an action of ours and is judged by one hypothesis; return its path."""
+    document = {
+        "title": f"A short {path.stem}",
+        "description": "As short as its bounds can be shown to be kept or broken.",
+        "controls": [{"name": "frangible", "provider": _python("frangible.control")}],
+        "extensions": [{"name": "frangible", **windows}],
+        "runtime": {"rollbacks": {"strategy": "always"}},
+        "steady-state-hypothesis": {
+            "title": "orders flow",
+            "probes": [
+                {
+                    "name": "orders-flow",
+                    "type": "probe",
+                    "tolerance": True,
+                    "provider": _python("frangible.probes.steady_state", func="steady_state", arguments={"hypothesis": hypothesis}),
+                }
+            ],
+        },
+        "method": [{"name": "inject", "type": "action", "provider": _python(f"frangible.actions.{module}", func=func, arguments=dict(arguments))}],
+        "rollbacks": [],
+    }
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def _python(module: str, **more: object) -> dict[str, object]:
+    return {"type": "python", "module": module, **more}
