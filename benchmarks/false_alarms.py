@@ -99,7 +99,7 @@ def run_all(home: Home, runs: int, folder: Path) -> list[Judged]:
     """Deal the runs to the environments, one at a time in each."""
     inventory = load_inventory(home.lab / "inventory.yaml")
     experiment = nothing(folder)
-    names = sorted(inventory.environments)
+    names = sorted(name for name, environment in inventory.environments.items() if environment.nodes)  # nothing runs in a parent
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[tally]}"))
     with Progress(*columns, disable=not sys.stderr.isatty()) as progress, ThreadPoolExecutor(len(names)) as pool:
         task = progress.add_task("fault-free runs", total=runs, tally="")
