@@ -35,6 +35,7 @@ from frangible.experiment import shipped_experiments
 from frangible.home import Home
 from frangible.inventory import Inventory, load_inventory
 from frangible.lab import status
+from frangible.request import Request
 
 DISTURBING = "lab-newyork"
 FAULTS = ("placebo", "node-loss", "middleware-restart", "process-pause", "volume-surge", "cpu-saturation")
@@ -104,7 +105,7 @@ def experiments(folder: Path, faults: Sequence[str], hold: float) -> Iterator[tu
 
 def disturbed(home: Home, inventory: Inventory, experiment: Path) -> tuple[float, float, str]:
     """Run it; return when its fault was first proven, when it began to be reverted, and how the run ended."""
-    plan = launch.prepare(experiment, inventory.get(DISTURBING), inventory, home, note="cross-talk")
+    plan = launch.prepare(experiment, inventory.get(DISTURBING), inventory, home, request=Request("cross-talk"))
     handle = launch.start(plan)
     events = [dict(event) for event in handle.events()]
     handle.channel.close()

@@ -30,6 +30,7 @@ from frangible import launch
 from frangible.home import Home
 from frangible.inventory import Inventory, load_inventory
 from frangible.journal import Journal
+from frangible.request import Request
 
 CONFIDENCE = 0.95
 HYPOTHESIS = """\
@@ -84,7 +85,7 @@ def nothing(folder: Path) -> Path:
 def execute(home: Home, inventory: Inventory, environment: str, experiment: Path) -> Judged:
     """Run once, as `frangible run` does."""
     began = time.monotonic()
-    plan = launch.prepare(experiment, inventory.get(environment), inventory, home, note="false alarms")
+    plan = launch.prepare(experiment, inventory.get(environment), inventory, home, request=Request("false alarms"))
     handle = launch.start(plan)
     refusals = [event["reasons"] for event in handle.events() if event["event"] == "refused"]
     handle.channel.close()

@@ -199,6 +199,11 @@ class Admission:
     failed: str = ""
     """Why an earlier action of this run failed; nothing is injected after that."""
     _opened: dict[str, Any] = field(default_factory=dict)
+    _draws: Iterator[int] = field(default_factory=itertools.count)
+
+    def next_seed(self) -> int:
+        """Return the seed of the run's next draw: the plan's, then the numbers after it, so that no two draw alike."""
+        return self.plan.seed + next(self._draws)
 
     @property
     def ledger(self) -> "Ledger":

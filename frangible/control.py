@@ -148,6 +148,7 @@ def _start_supervisor(experiment: "dict[str, Any]") -> "tuple[Plan, Link]":
     from frangible import launch
     from frangible.home import Home
     from frangible.inventory import find_inventory, load_inventory
+    from frangible.request import Request
 
     name = os.environ.get("FRANGIBLE_ENVIRONMENT")
     if not name:
@@ -156,9 +157,8 @@ def _start_supervisor(experiment: "dict[str, Any]") -> "tuple[Plan, Link]":
     inventory_path = find_inventory(None, home)
     inventory = load_inventory(inventory_path)
     source = _experiment_file(experiment)
-    plan = launch.prepare(
-        source, inventory.get(name), inventory, home, note=os.environ.get("FRANGIBLE_NOTE", ""), ticket=os.environ.get("FRANGIBLE_TICKET", "")
-    )
+    request = Request(os.environ.get("FRANGIBLE_NOTE", ""), os.environ.get("FRANGIBLE_TICKET", ""))
+    plan = launch.prepare(source, inventory.get(name), inventory, home, request=request)
     return plan, launch.start_beside(plan)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from frangible import launch
 from frangible.errors import ExperimentError, FrangibleError, InputError, Problem
+from frangible.request import Request
 
 if TYPE_CHECKING:
     from frangible.home import Home
@@ -106,8 +107,7 @@ def prepare_all(
     inventory: "Inventory",
     home: "Home",
     *,
-    note: str = "",
-    ticket: str = "",
+    request: Request = Request(),
     hypotheses: "Mapping[Path, Mapping[str, Hypothesis]] | None" = None,
 ) -> "tuple[Plan, ...]":
     """Plan every run; raise `ExperimentError` with the problems of all of them before anything was started, and leave no plan behind then."""
@@ -122,7 +122,7 @@ def prepare_all(
         for one in wanted:
             try:
                 file = one.experiment
-                plan = launch.prepare(file, one.environment, inventory, home, note=note, ticket=ticket, hypotheses=known[file], checked=checked(file))
+                plan = launch.prepare(file, one.environment, inventory, home, request=request, hypotheses=known[file], checked=checked(file))
                 plans.append(plan)
             except InputError as error:
                 problems.extend(error.problems)

@@ -20,6 +20,7 @@ from frangible import examining
 from frangible.afteraction import DayReport, Looked, RunOutcome
 from frangible.errors import FrangibleError, InputError, Refused
 from frangible.fleet import Ended, Fleet, StopRule, Wanted, prepare_all, worst
+from frangible.request import Request
 from frangible.trials import Check, Trial, in_turn, tried
 
 if TYPE_CHECKING:
@@ -245,9 +246,9 @@ class Conduct:
         day = self.day
         numbers = [at for at, step in enumerate(day.steps) if step.wave == number]
         wanted = [Wanted(day.steps[at].experiment, day.steps[at].environment) for at in numbers]
-        note = f"game day: {day.agenda.title}, {day.wave_name(number)}"
+        request = Request(f"game day: {day.agenda.title}, {day.wave_name(number)}", day.agenda.ticket)
         try:
-            plans = prepare_all(wanted, day.inventory, day.home, note=note, ticket=day.agenda.ticket, hypotheses=day.known)
+            plans = prepare_all(wanted, day.inventory, day.home, request=request, hypotheses=day.known)
         except FrangibleError as error:
             self.stopped = f"{day.wave_name(number)} cannot be planned any more: {error}"
             return

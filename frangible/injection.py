@@ -101,7 +101,7 @@ def _perform(parts: Sequence[Part], hold: float) -> list[dict[str, object]]:
 def _injected(run: Admission, parts: Sequence[Part], hold: float) -> list[dict[str, object]]:
     """Ask the guards about everything at once, inject, hold, revert; return what happened to each part."""
     environment = run.platform.survey()
-    drawn = [draw(environment, part.fault.target_kind, part.choice) for part in parts]
+    drawn = [draw(environment, part.fault.target_kind, part.choice, run.next_seed()) for part in parts]
     hit = [(part, target) for part, (targets, _) in zip(parts, drawn, strict=True) for target in targets]
     _refuse_twice(hit)
     nodes = sorted({target.node for _, target in hit if target.kind != "load"})

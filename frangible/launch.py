@@ -12,6 +12,8 @@ from frangible.beforehand import free_run_id, spawn
 from frangible.channel import Channel, ChannelClosed
 from frangible.errors import ExperimentError, FrangibleError
 from frangible.plan import Plan, actor
+from frangible.request import Request
+from frangible.targets import new_seed
 
 if TYPE_CHECKING:
     import subprocess
@@ -91,8 +93,7 @@ def prepare(
     inventory: "Inventory",
     home: "Home",
     *,
-    note: str = "",
-    ticket: str = "",
+    request: Request = Request(),
     hypotheses: "Mapping[str, Hypothesis] | None" = None,
     beforehand: "Beforehand | None" = None,
     checked: "Checked | None" = None,
@@ -110,7 +111,7 @@ def prepare(
     if problems := problems_there(found, surveyed(environment)[0], inventory, known):
         raise ExperimentError(problems)
     file = found.file
-    plan = _plan(file, environment, inventory, home, known, note, ticket, free_run_id(home.runs) if beforehand is None else beforehand.run_id)
+    plan = _plan(file, environment, inventory, home, known, request, free_run_id(home.runs) if beforehand is None else beforehand.run_id)
     try:
         plan.save()
         plan.document_path.write_text(json.dumps(file.document, default=str))
@@ -127,8 +128,7 @@ def _plan(
     inventory: "Inventory",
     home: "Home",
     known: "Mapping[str, Hypothesis]",
-    note: str,
-    ticket: str,
+    request: Request,
     run_id: str,
 ) -> Plan:
     return Plan(
@@ -145,13 +145,14 @@ def _plan(
         has_control=file.has_control,
         longest_hold=sum(float(injection.arguments.get("hold", 20.0)) for injection in file.holds),
         actor=actor(),
-        note=note,
-        ticket=ticket,
+        note=request.note,
+        ticket=request.ticket,
         keys=inventory.resource_keys(environment.name, exclusive_parts(file)),
         environment_json=environment.model_dump_json(by_alias=True),
         hypotheses_json=json.dumps([known[name].model_dump(mode="json", by_alias=True) for name in file.hypotheses]),
         windows_json=file.windows.model_dump_json(by_alias=True),
         needs=primitives_used(file),
+        seed=request.seed or new_seed(),
     )
 
 

@@ -59,6 +59,8 @@ class Plan:
     windows_json: str
     needs: tuple[str, ...] = ()
     """Primitives that the experiment's faults use."""
+    seed: int = 0
+    """See `Request.seed`; never 0 in a run that was planned."""
 
     @cached_property
     def environment(self) -> "Environment":

@@ -13,7 +13,7 @@ from frangible.fault import Target
 if TYPE_CHECKING:
     from frangible.environment import Environment
 
-__all__ = ["Choice", "candidates", "draw", "service_nodes"]
+__all__ = ["Choice", "candidates", "draw", "new_seed", "service_nodes"]
 
 ROUNDING = 1e-9
 """So that a third of three nodes is one node, whatever the last digit of the share."""
@@ -33,7 +33,7 @@ class Choice:
     share: float = 0.0
     """Above 0: this share of what matches instead of `count`, rounded down to whole targets, at least one; 1 means all."""
     seed: int = 0
-    """0 draws a seed; whichever was used is in the activity's output."""
+    """0: the run's; whichever was used is in the activity's output."""
 
     @classmethod
     def of(cls, arguments: Mapping[str, object]) -> "Choice":
@@ -80,16 +80,24 @@ def candidates(environment: "Environment", kind: str, choice: Choice) -> tuple[T
             return tuple(Target("node", name) for name in sorted(node.name for node in environment.nodes) if _matches(environment, choice, name))
 
 
-def draw(environment: "Environment", kind: str, choice: Choice) -> tuple[tuple[Target, ...], int]:
-    """Return the chosen targets, drawn without replacement, and the seed that drew them; raise `Refused` when there are too few."""
+def new_seed() -> int:
+    """Return a seed that nobody can foresee."""
+    return secrets.randbelow(2**31 - 1) + 1
+
+
+def draw(environment: "Environment", kind: str, choice: Choice, seed: int) -> tuple[tuple[Target, ...], int]:
+    """Return the chosen targets, drawn without replacement, and the seed that drew them; raise `Refused` when there are too few.
+
+    The seed is the choice's own, else the given one.
+    """
     found = candidates(environment, kind, choice)
     if not found:
         raise Refused(f"environment {environment.name} has no {kind} of {choice}; it has {_listed(environment, kind)}")
     wanted = choice.wanted(len(found))
     if not 1 <= wanted <= len(found):
         raise Refused(f"asked for {wanted} {kind}s, {len(found)} match in environment {environment.name} ({', '.join(target.name for target in found)})")
-    seed = choice.seed or secrets.randbelow(2**31 - 1) + 1
-    return tuple(random.Random(seed).sample(found, wanted)), seed  # noqa: S311 - reproducible, not secret
+    used = choice.seed or seed
+    return tuple(random.Random(used).sample(found, wanted)), used  # noqa: S311 - reproducible, not secret
 
 
 def _placed(environment: "Environment") -> Iterator[tuple[str, str]]:

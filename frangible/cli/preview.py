@@ -43,7 +43,7 @@ def preview_all(plans: "Sequence[Plan]", *, as_json: bool) -> int:
 def _looked_at(plan: "Plan") -> dict[str, object]:
     shutil.rmtree(plan.folder, ignore_errors=True)
     environment = _surveyed(plan)
-    injections = [_injection(environment, one) for one in _injections(plan)]
+    injections = [_injection(environment, one, plan.seed + number) for number, one in enumerate(_injections(plan))]
     reasons = [*(str(one["problem"]) for one in injections if one["problem"]), *_refusals(plan, injections)]
     return _document(plan, injections, reasons)
 
@@ -74,17 +74,17 @@ def _surveyed(plan: "Plan") -> "Environment":
         return plan.environment
 
 
-def _injection(environment: "Environment", injection: "Injection") -> dict[str, object]:
-    """One action: which targets it would draw. Without a seed of its own, the run draws again."""
+def _injection(environment: "Environment", injection: "Injection", seed: int) -> dict[str, object]:
+    """One action: which targets it would draw."""
     from frangible.fault import FaultRegistry
     from frangible.targets import Choice, draw
 
     kind, choice = FaultRegistry().load(injection.fault).target_kind, Choice.of(injection.arguments)
     hold = float(str(injection.arguments.get("hold", DEFAULT_HOLD)))
-    found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or None, "targets": [], "nodes": [], "problem": ""}
+    found: dict[str, object] = {"fault": injection.fault, "hold": hold, "seed": choice.seed or seed, "targets": [], "nodes": [], "problem": ""}
     found["beside"] = injection.beside
     try:
-        targets, _ = draw(environment, kind, choice)
+        targets, _ = draw(environment, kind, choice, seed)
     except Refused as refusal:
         return found | {"problem": "; ".join(refusal.reasons)}
     return found | {"targets": [target.name for target in targets], "nodes": sorted({target.node for target in targets if kind != "load"})}
@@ -163,7 +163,7 @@ def _lines(plan: "Plan", document: dict[str, object]) -> Iterator[str]:
     yield f"{plan.experiment} ({plan.title}) on {environment.name}; tier {environment.tier}, owner {document['owner'] or 'unknown'}"
     for one in document["injections"]:  # type: ignore[attr-defined]
         targets = ", ".join(one["targets"]) or "nothing"
-        drawn = "" if one["seed"] else " (drawn now; the run draws again)"
+        drawn = f" (drawn with seed {one['seed']})" if targets != "nothing" else ""
         together = ", together with the one before" if one["beside"] else ""
         yield f"inject: {one['fault']} on {targets}{drawn} for {span(one['hold'])}{together}"
     if not plan.injects:

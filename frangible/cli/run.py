@@ -18,6 +18,7 @@ from frangible.cli.opening import EnvironmentNames, HypothesisFolders, Inventory
 from frangible.cli.watching import Watched
 from frangible.errors import UsageError
 from frangible.home import Home
+from frangible.request import Request
 
 if TYPE_CHECKING:
     from frangible.beforehand import Beforehand
@@ -55,6 +56,9 @@ def run(
     hypotheses: HypothesisFolders = None,
     note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Kept in the journal.")] = "",
     ticket: Annotated[str, typer.Option("--ticket", metavar="ID", help="Kept in the journal.")] = "",
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Hit the targets of another run: `frangible explain` tells its seed. 0 draws anew.")
+    ] = 0,
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="Run it this often on each environment.")] = 1,
     at_most: Annotated[int | None, typer.Option("--at-most", metavar="N", min=1, help="Runs side by side; else one a CPU of this machine.")] = None,
     stop_after_deviated: Annotated[
@@ -78,17 +82,19 @@ def run(
     Example:
       frangible run node-loss --environment lab-london --ticket CHG-4711
       frangible run ./my-experiment.yaml -e lab-newyork --dry-run
+      frangible run node-loss -e lab-newyork --seed 1
       frangible run node-loss --select region=london,tier=staging --repeat 3
     """
+    request = Request(note, ticket, seed)
     names = environment or []
     if len(names) != 1 or select or repeat > 1:
         early.forget()
         home = Home.find()
         choice = Choice(experiment, names, select or [], repeat, at_most, stop_after_deviated or 0)
-        raise typer.Exit(_many(home, choice, inventory, hypotheses, note, ticket, dry_run=dry_run, as_json=as_json, quiet=quiet))
+        raise typer.Exit(_many(home, choice, inventory, hypotheses, request, dry_run=dry_run, as_json=as_json, quiet=quiet))
 
     def planned(home: Home, beforehand: "Beforehand | None" = None) -> "tuple[Plan, Inventory]":
-        return _plan(home, experiment, names[0], inventory, hypotheses, note, ticket, beforehand)
+        return _plan(home, experiment, names[0], inventory, hypotheses, request, beforehand)
 
     if dry_run:
         early.forget()
@@ -113,7 +119,7 @@ class Choice:
 
 
 def _many(
-    home: Home, choice: Choice, inventory: Path | None, folders: list[Path] | None, note: str, ticket: str, *, dry_run: bool, as_json: bool, quiet: bool
+    home: Home, choice: Choice, inventory: Path | None, folders: list[Path] | None, request: Request, *, dry_run: bool, as_json: bool, quiet: bool
 ) -> int:
     """Run several; everything is planned before the first one starts."""
     from frangible.cli import many
@@ -124,7 +130,7 @@ def _many(
     file = experiment_file(choice.experiment)
     _, loaded = inventory_at(inventory, home)
     wanted = [Wanted(file, one) for one in many.chosen(loaded, choice.names, choice.selections) for _ in range(choice.repeat)]
-    plans = prepare_all(wanted, loaded, home, note=note, ticket=ticket, hypotheses=many.hypotheses_of(file, folders or ()))
+    plans = prepare_all(wanted, loaded, home, request=request, hypotheses=many.hypotheses_of(file, folders or ()))
     if dry_run:
         from frangible.cli.preview import preview_all
 
@@ -144,8 +150,7 @@ def _plan(
     environment: str,
     inventory: Path | None,
     folders: list[Path] | None,
-    note: str,
-    ticket: str,
+    request: Request,
     beforehand: "Beforehand | None",
 ) -> "tuple[Plan, Inventory]":
     from frangible import launch
@@ -154,7 +159,7 @@ def _plan(
     _, loaded = inventory_at(inventory, home)
     chosen = loaded.get(environment)
     known = hypotheses_known(file, folders)
-    return launch.prepare(file, chosen, loaded, home, note=note, ticket=ticket, hypotheses=known, beforehand=beforehand), loaded
+    return launch.prepare(file, chosen, loaded, home, request=request, hypotheses=known, beforehand=beforehand), loaded
 
 
 def _run(plan: "Plan", inventory: "Inventory", home: Home, beforehand: "Beforehand", *, as_json: bool, quiet: bool) -> int:

@@ -155,7 +155,7 @@ def _started(plan: "Plan", me: ProcessIdentity, fingerprint: "dict[str, str]", f
         indicators=(),
         proofs=(),
         fingerprint=fingerprint,
-        facts=facts,
+        facts=facts | ({"draw.seed": str(plan.seed)} if plan.injects else {}),
         recovered_after=None,
         timings={},
         chaos_journal=None,

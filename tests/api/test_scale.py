@@ -132,8 +132,8 @@ def test_targets_are_drawn_from_all_and_the_blast_radius_counts_all(opened: Coun
     """The same seed draws the same nodes; what the limits allow of 500 nodes goes through, one more does not."""
     found = opened.platform.survey()
     choice = Choice(role="gateway", share=0.5, seed=7)
-    targets, _ = draw(found, "node", choice)
-    again, _ = draw(opened.platform.survey(), "node", choice)
+    targets, _ = draw(found, "node", choice, 1)
+    again, _ = draw(opened.platform.survey(), "node", choice, 1)
     assert targets == again
     assert len(set(targets)) == POOL // 2
     roles = {node.name: node.roles for node in found.nodes}

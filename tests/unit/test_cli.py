@@ -509,6 +509,18 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(home):
     assert "nothing was injected" in call("run", "node-loss", "-e", "ny-1", "--dry-run").stdout
 
 
+def test_targets_are_drawn_again_by_the_seed_that_is_told(home):
+    plan = json.loads(call("run", "node-loss", "-e", "ny-1", "--dry-run", "--json").stdout)
+    (first,) = plan["injections"]
+    seen = set()
+    for seed in (str(first["seed"]), *map(str, range(1, 20))):
+        (again,) = json.loads(call("run", "node-loss", "-e", "ny-1", "--dry-run", "--json", "--seed", seed).stdout)["injections"]
+        assert again["seed"] == int(seed)
+        assert again["targets"] == first["targets"] or seed != str(first["seed"])
+        seen.update(again["targets"])
+    assert seen == {"app-1", "app-2"}
+
+
 def test_a_dry_run_ends_as_the_run_would_be_refused(home):
     call("halt", "on", "--reason", "incident 4711")
     result = call("run", "node-loss", "-e", "ny-1", "--dry-run", "--json")

@@ -47,7 +47,18 @@ def measuring(clock: SettableClock, folder: Path) -> Measuring:
     hypotheses = json.dumps([FLOW.model_dump(mode="json", by_alias=True)])
     windows = Windows().model_dump_json(by_alias=True)
     plan = Plan(
-        "r", folder, folder, injects=True, has_control=True, longest_hold=5.0, keys=(), needs=(), hypotheses_json=hypotheses, windows_json=windows, **empty
+        "r",
+        folder,
+        folder,
+        injects=True,
+        has_control=True,
+        longest_hold=5.0,
+        keys=(),
+        needs=(),
+        seed=1,
+        hypotheses_json=hypotheses,
+        windows_json=windows,
+        **empty,
     )
     found = Measuring(plan, None, lambda _: None, clock)
     found.timeline.scrape_interval = 1.0

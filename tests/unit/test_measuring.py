@@ -70,7 +70,7 @@ def test_a_scrape_interval_that_is_not_known_yet_is_asked_for_again(tmp_path: Pa
     environment = Environment.model_validate(ENVIRONMENT | {"prometheus": settings}, by_alias=True, context={"file": True, "base": tmp_path})
     empty = dict.fromkeys(("journal_url", "ledger_url", "experiment_path", "experiment", "title", "digest", "actor", "note", "ticket"), "")
     described = {"environment_json": environment.model_dump_json(by_alias=True), "hypotheses_json": "[]", "windows_json": "{}"}
-    plan = Plan("r", tmp_path, tmp_path, injects=True, has_control=True, longest_hold=5.0, keys=(), needs=(), **described, **empty)
+    plan = Plan("r", tmp_path, tmp_path, injects=True, has_control=True, longest_hold=5.0, keys=(), needs=(), seed=1, **described, **empty)
     prometheus = YoungPrometheus()
     measuring = Measuring(plan, cast("Metrics", prometheus), lambda _: None)
     measuring._poll()

@@ -48,27 +48,28 @@ def test_a_choice_means_what_matches_all_of_it(kind: str, choice: Choice, names:
     ("share", "count"), [(1.0, 4), (0.5, 2), (0.3, 1), (0.01, 1), (0.75, 3)], ids=["all", "half", "rounded down", "at least one", "three quarters"]
 )
 def test_a_share_is_rounded_down_to_at_least_one(share: float, count: int):
-    targets, _ = draw(ENVIRONMENT, "node", Choice(share=share))
+    targets, _ = draw(ENVIRONMENT, "node", Choice(share=share), 1)
     assert len(targets) == count
 
 
 @pytest.mark.parametrize("choice", [Choice(count=5), Choice(count=0), Choice(role="risk")], ids=["too many", "none", "no such role"])
 def test_what_cannot_be_drawn_is_refused(choice: Choice):
     with pytest.raises(Refused, match="estate"):
-        draw(ENVIRONMENT, "node", choice)
+        draw(ENVIRONMENT, "node", choice, 1)
 
 
 @given(seed=st.integers(1, 2**31 - 1), count=st.integers(1, 4))
 def test_a_draw_has_no_target_twice_and_its_seed_draws_it_again(seed: int, count: int):
-    targets, used = draw(ENVIRONMENT, "node", Choice(count=count, seed=seed))
+    targets, used = draw(ENVIRONMENT, "node", Choice(count=count), seed)
     assert used == seed
     assert len(set(targets)) == count
-    assert draw(ENVIRONMENT, "node", Choice(count=count, seed=seed))[0] == targets
+    assert draw(ENVIRONMENT, "node", Choice(count=count), seed)[0] == targets
 
 
-def test_a_seed_that_was_drawn_draws_the_same_again():
-    targets, used = draw(ENVIRONMENT, "node", Choice(count=2))
-    assert draw(ENVIRONMENT, "node", Choice(count=2, seed=used))[0] == targets
+@given(seed=st.integers(1, 2**31 - 1), other=st.integers(1, 2**31 - 1))
+def test_a_choice_with_a_seed_of_its_own_keeps_it(seed: int, other: int):
+    choice = Choice(count=2, seed=seed)
+    assert draw(ENVIRONMENT, "node", choice, other) == draw(ENVIRONMENT, "node", Choice(count=2), seed)
 
 
 def test_a_service_knows_its_node():

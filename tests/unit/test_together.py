@@ -80,7 +80,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     declared = {"name": "ny", "region": "ny", "tier": "staging", "owner": {"team": "t"}, "platform": platform, "volume": {"highest-per-second": 40}}
     nodes = [{"name": "n1", "roles": ["execution"]}, {"name": "n2", "roles": ["gateway"]}]
     environment = Environment.model_validate({**declared, "nodes": nodes}, strict=False)
-    plan: Any = SimpleNamespace(run_id="r1", environment=environment, keys=("environment:ny",), windows=SimpleNamespace(settle=0.0))
+    plan: Any = SimpleNamespace(run_id="r1", environment=environment, keys=("environment:ny",), seed=7, windows=SimpleNamespace(settle=0.0))
     ours, theirs = Channel.pair()
     with contextlib.closing(Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")) as ledger:
         site = Site(tmp_path, ledger)
@@ -100,9 +100,9 @@ def test_two_faults_are_held_together_and_reverted_the_last_first(site: Site) ->
     """The first proof comes when both are in force; whoever looks into the target sees the surge end before the node comes back."""
     done = hold_together([LOSS, SURGE], hold=1.2)
     parts = cast("list[dict[str, Any]]", done["together"])
-    assert [(part["fault"], part["targets"], part["proven"]) for part in parts] == [
-        ("node-loss", ["node n1"], [1.0]),
-        ("volume-surge", ["load ny"], [1.0]),
+    assert [(part["fault"], part["targets"], part["seed"], part["proven"]) for part in parts] == [
+        ("node-loss", ["node n1"], 7, [1.0]),
+        ("volume-surge", ["load ny"], 8, [1.0]),
     ]
     assert [site.states(state, 2) for state in ("injected", "reverted")] == [["node-loss", "volume-surge"], ["volume-surge", "node-loss"]]
     proofs = [message for message in site.heard if message.get("state") == "proven"]
