@@ -43,7 +43,7 @@ class EnvironmentSpec:
     reconnects: bool = True
     """Whether services connect again when NATS or PostgreSQL went away; those that do not are ended by their watchdog and started anew."""
     risk_work: float = 0.0
-    """CPU seconds that the risk model takes for each order; rounds are measured out on the machine when the risk check starts."""
+    """CPU seconds that the risk model takes for each order."""
     cpu_limit: bool = False
     """Whether a risk check keeps its node within the CPUs that it declares."""
     description: str = ""
