@@ -48,13 +48,13 @@ def _is_meant(process: str) -> bool:
     name = os.environ.get("FRANGIBLE_PAUSE_ON")
     if not name:
         return True
-    plan = Path(_folder()) / "plan.json"
-    return f'\\"name\\":\\"{name}\\"' in plan.read_text().replace(": ", ":")
+    return f'\\"name\\":\\"{name}\\"' in _plan().read_text().replace(": ", ":")
 
 
-def _folder() -> str:
+def _plan() -> Path:
     """The run's folder is an argument of its processes."""
-    return next(word for word in _words().split() if "/runs/" in word)
+    places = (Path(word) / "plan.json" for word in _words().split())
+    return next(place for place in places if place.is_file())
 
 
 class _Pausing(importlib.abc.MetaPathFinder):
