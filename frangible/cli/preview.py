@@ -163,7 +163,7 @@ def _lines(plan: "Plan", document: dict[str, object]) -> Iterator[str]:
     yield f"{plan.experiment} ({plan.title}) on {environment.name}; tier {environment.tier}, owner {document['owner'] or 'unknown'}"
     for one in document["injections"]:  # type: ignore[attr-defined]
         targets = ", ".join(one["targets"]) or "nothing"
-        drawn = f" (drawn with seed {one['seed']})" if targets != "nothing" else ""
+        drawn = f" (drawn with seed {one['seed']})" if one["targets"] else ""
         together = ", together with the one before" if one["beside"] else ""
         yield f"inject: {one['fault']} on {targets}{drawn} for {span(one['hold'])}{together}"
     if not plan.injects:
